@@ -1,0 +1,1 @@
+"""How work gets run at a site."""

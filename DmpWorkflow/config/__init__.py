@@ -1,0 +1,1 @@
+"""INI files to typed, immutable settings."""

@@ -1,0 +1,1 @@
+"""The domain: job definition, variables, life cycle, reports."""
