@@ -22,8 +22,8 @@ class MajorStatus(StrEnum):
 FINAL = frozenset({MajorStatus.DONE, MajorStatus.FAILED, MajorStatus.TERMINATED})
 ACTIVE = frozenset({MajorStatus.SUBMITTED, MajorStatus.RUNNING, MajorStatus.SUSPENDED, MajorStatus.UNKNOWN})
 
-# A report may skip steps: a payload can be faster than the agent that submitted it. A roll-back (to New) is an
-# order, not a report, and so is not in this table.
+# A report may skip steps: a payload can be faster than the agent that submitted it. A roll-back (to New) is
+# an order, not a report, and so is not in this table.
 TRANSITIONS = MappingProxyType(
     {
         MajorStatus.NEW: ACTIVE | FINAL,
