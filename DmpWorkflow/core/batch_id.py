@@ -3,9 +3,7 @@
 import re
 
 _SENTENCE = re.compile(r"Job <([^<>]+)>")  # what LSF's bsub prints
-_FLOAT = re.compile(
-    r"(\d+)\.0"
-)  # a whole number that went through a float, or the first process of a cluster
+_FLOAT = re.compile(r"(\d+)\.0")  # a whole number that went through a float, or the first process of a cluster
 
 
 def normalise_batch_id(text: str | int | float | None) -> str | None:

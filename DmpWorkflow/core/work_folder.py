@@ -15,9 +15,7 @@ def number_as_path(number: int) -> PurePosixPath:
         raise InvalidInput(f"instance number {number} is negative")
     leading, rest = divmod(number, 100)
     digits = str(leading) if leading else ""
-    folders = [
-        digit + "x" * (len(digits) - position + 1) for position, digit in enumerate(digits) if digit != "0"
-    ]
+    folders = [digit + "x" * (len(digits) - position + 1) for position, digit in enumerate(digits) if digit != "0"]
     return PurePosixPath(*folders, f"{rest:02d}")
 
 
@@ -28,7 +26,5 @@ def work_folder(root: str, title: str, job_type: str, number: int) -> PurePosixP
     """
     for word in (title, job_type):
         if word in ("", ".", "..") or "/" in word or "\0" in word:
-            raise InvalidInput(
-                f"{word!r} cannot name a folder: it must not be empty, '.', '..' or contain '/'"
-            )
+            raise InvalidInput(f"{word!r} cannot name a folder: it must not be empty, '.', '..' or contain '/'")
     return PurePosixPath(root, title, job_type) / number_as_path(number)

@@ -1,0 +1,1 @@
+"""Documents, and the operations on them. Only the server imports this part of the domain."""

@@ -1,0 +1,12 @@
+from collections.abc import Iterator
+
+import pytest
+
+from DmpWorkflow.core.database.mongod import EmbeddedMongod
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedMongod]:
+    """A real mongod for the whole run, stopped at its end."""
+    with EmbeddedMongod(tmp_path_factory.mktemp("mongod")) as running:
+        yield running
