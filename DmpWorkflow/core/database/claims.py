@@ -1,0 +1,118 @@
+"""Claims: instances handed to one agent for a limited time, however many ask at once."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bson import ObjectId
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import DuplicateKeyError
+
+from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.errors import Conflict
+
+ROUNDS = 5  # further tries to win candidates where others took the first ones away
+CLAIMED_FIELDS = {"job": 1, "instanceId": 1, "attempt": 1, "body": 1, "status": 1, "claim": 1}
+KEEP_RECORD = timedelta(days=1)
+ORDER = [("priority", DESCENDING), ("_id", ASCENDING)]
+
+
+@dataclass(frozen=True)
+class ClaimRequest:
+    """What an agent asks for; ``request_id`` is its own word for this request, so that it can be repeated."""
+
+    site: str
+    agent: str
+    request_id: str
+    limit: int
+    lease: timedelta
+
+
+def claim(database: Database, request: ClaimRequest) -> list[Document]:
+    """Hand at most ``request.limit`` claimable instances of the site to the agent and return them.
+
+    Repeating a request returns the same set, less what was lost since. The same request id from another site
+    or agent raises Conflict.
+    """
+    return_expired(database)
+    candidates = _candidates(database, request.site, request.limit)
+    expires, is_new = _record(database, request, candidates)
+    if expires > clock.now():
+        _take(database, request, expires)
+    claimed = _claimed(database, request)
+    rounds = ROUNDS if is_new else 0  # who repeats a request gets no others than the first time
+    while rounds and candidates and len(claimed) < request.limit:
+        rounds -= 1
+        candidates = _candidates(database, request.site, request.limit - len(claimed))
+        _note_candidates(database, request, candidates)
+        _take(database, request, expires)
+        claimed = _claimed(database, request)
+    return claimed
+
+
+def return_expired(database: Database) -> int:
+    """Make instances claimable again whose lease ran out before "Submitted" was reported; return how many.
+
+    The attempt stays current until the next claim, so that a late "Submitted" is still good.
+    """
+    expired = {"claim.expires": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
+    back = {"$set": {"claimable": True}, "$unset": {"claim": ""}}
+    return database.instances.update_many(expired, back).modified_count
+
+
+def _candidates(database: Database, site: str, limit: int) -> list[ObjectId]:
+    found = database.instances.find({"site": site, "claimable": True}, {"_id": 1}, sort=ORDER, limit=limit)
+    return [instance["_id"] for instance in found] if limit else []
+
+
+def _record(database: Database, request: ClaimRequest, candidates: list[ObjectId]) -> tuple[datetime, bool]:
+    """Write down what this request is about to take, before it takes any; return its end and whether it is new."""
+    expires = clock.now() + request.lease
+    record = {
+        "_id": request.request_id,
+        "site": request.site,
+        "agent": request.agent,
+        "candidates": candidates,
+        "expires": expires,
+        "forget_at": expires + KEEP_RECORD,
+    }
+    try:
+        database.claims.insert_one(record)
+    except DuplicateKeyError:
+        return _repeated(database, request), False
+    return expires, True
+
+
+def _repeated(database: Database, request: ClaimRequest) -> datetime:
+    record = database.claims.find_one({"_id": request.request_id}) or {}
+    if (record.get("site"), record.get("agent")) != (request.site, request.agent):
+        raise Conflict(f"request_id {request.request_id!r} was used by another agent: make one of your own")
+    expires: datetime = record["expires"]
+    return expires
+
+
+def _note_candidates(database: Database, request: ClaimRequest, candidates: list[ObjectId]) -> None:
+    database.claims.update_one({"_id": request.request_id}, {"$push": {"candidates": {"$each": candidates}}})
+
+
+def _take(database: Database, request: ClaimRequest, expires: datetime) -> None:
+    """Take those of the recorded candidates that nobody has taken: the compare-and-set over the batch."""
+    record = database.claims.find_one({"_id": request.request_id}, {"candidates": 1}) or {"candidates": []}
+    database.instances.update_many(
+        {"_id": {"$in": record["candidates"]}, "claimable": True},
+        {
+            "$set": {
+                "claimable": False,
+                "handed_out": True,
+                "claim": {"request": request.request_id, "agent": request.agent, "expires": expires},
+                "last_update": clock.now(),
+            },
+            "$inc": {"attempt": 1},
+            "$unset": {"sequence": "", "runner": "", "lost": "", "batchId": "", "hostname": ""},
+        },
+    )
+
+
+def _claimed(database: Database, request: ClaimRequest) -> list[Document]:
+    return list(database.instances.find({"claim.request": request.request_id}, CLAIMED_FIELDS, sort=ORDER))

@@ -1,0 +1,9 @@
+"""The server's clock."""
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """Return the time, aware and in UTC, at the millisecond that MongoDB keeps."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)

@@ -1,0 +1,57 @@
+"""How many instances are in which status: counters that change in the transaction of the instances themselves.
+
+The counters of a job are spread over a few documents (slots), so that concurrent transactions seldom conflict. A
+change may go to any slot, since only the sum has a meaning.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+
+from bson import ObjectId
+from pymongo.client_session import ClientSession
+
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.lifecycle import MajorStatus
+
+SLOTS = 8
+
+Counts = dict[MajorStatus, int]
+
+
+def create(database: Database, job: ObjectId, site: str, session: ClientSession) -> None:
+    """Make the counters of a new job."""
+    database.counts.insert_many(
+        [{"_id": f"{job}:{slot}", "job": job, "site": site, "status": {}} for slot in range(SLOTS)],
+        session=session,
+    )
+
+
+def change(database: Database, job: ObjectId, deltas: Mapping[MajorStatus, int], session: ClientSession) -> None:
+    """Add ``deltas`` to the counters of ``job``; what is zero costs nothing."""
+    increments = {f"status.{status}": delta for status, delta in deltas.items() if delta}
+    if increments:
+        slot = random.randrange(SLOTS)  # noqa: S311 - spreads load, guards nothing
+        database.counts.update_one({"_id": f"{job}:{slot}"}, {"$inc": increments}, session=session)
+
+
+def lock(database: Database, job: ObjectId, session: ClientSession) -> None:
+    """Make this transaction conflict with every other one that changes the counters of ``job``."""
+    database.counts.update_many({"job": job}, {"$inc": {"locks": 1}}, session=session)
+
+
+def of_jobs(database: Database, jobs: Iterable[ObjectId]) -> dict[ObjectId, Counts]:
+    """Return the counts of each job, with every status in each; a constant number of documents is read per job."""
+    totals = {job: dict.fromkeys(MajorStatus, 0) for job in jobs}
+    for slot in database.counts.find({"job": {"$in": list(totals)}}):
+        for status, count in slot["status"].items():
+            totals[slot["job"]][MajorStatus(status)] += count
+    return totals
+
+
+def of_site(database: Database, site: str) -> Counts:
+    """Return the counts over all jobs of ``site``."""
+    total = dict.fromkeys(MajorStatus, 0)
+    for slot in database.counts.find({"site": site}):
+        for status, count in slot["status"].items():
+            total[MajorStatus(status)] += count
+    return total

@@ -1,0 +1,125 @@
+"""Instances by the million: numbers are given away at once, instances are stored chunk by chunk.
+
+Numbers are allotted by one atomic update of the job, which also notes that they are to be filled. Each chunk is
+one transaction (instances, counters, progress), so that a crash leaves a note that the next request completes.
+"""
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.client_session import ClientSession
+
+from DmpWorkflow.core.database import clock, counts
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
+
+CHUNK = 2000  # instances of one transaction: some 1 MB in memory
+MOST_AT_ONCE = 1_000_000
+AWAITING = "AwaitingBatchSubmission"
+
+
+def create_instances(
+    database: Database, job: ObjectId, number: int, body: str = "", first: int | None = None
+) -> range:
+    """Add ``number`` instances with the overrides ``body`` (JSON text) to ``job`` and return their numbers.
+
+    They continue where the job left off, without gaps or duplicates also under concurrent requests. ``first``, if
+    given, must be the next number (Conflict otherwise). Raises InvalidInput for a number out of bounds.
+    """
+    if not 0 <= number <= MOST_AT_ONCE:
+        raise InvalidInput(f"n_instances is {number}: expected 0 to {MOST_AT_ONCE}")
+    numbers = _allot(database, job, number, body, first) if number else range(0)
+    complete_creations(database, job)
+    return numbers
+
+
+def complete_creations(database: Database, job: ObjectId) -> None:
+    """Store all instances of ``job`` whose numbers are given away, also those that a crash left out."""
+    while database.transaction(lambda session: _fill_chunk(database, job, session)):
+        pass
+
+
+def _allot(database: Database, job: ObjectId, number: int, body: str, first: int | None) -> range:
+    # A pipeline, so that the note can say which numbers this very update gave away.
+    guard: Document = {"_id": job} if first is None else {"_id": job, "allotted": first - 1}
+    note = {"next": {"$add": ["$allotted", 1]}, "last": {"$add": ["$allotted", number]}, "body": {"$literal": body}}
+    changed = database.jobs.find_one_and_update(
+        guard,
+        [
+            {
+                "$set": {
+                    "creations": {"$concatArrays": ["$creations", [note]]},
+                    "allotted": {"$add": ["$allotted", number]},
+                }
+            }
+        ],
+        projection={"allotted": 1},
+        return_document=ReturnDocument.AFTER,
+    )
+    if changed is None:
+        if not database.jobs.find_one({"_id": job}, {"_id": 1}):
+            raise NotFound(f"Could not find job {job}")
+        raise Conflict(f"instance {first} is not the next one of job {job}")
+    return range(changed["allotted"] - number + 1, changed["allotted"] + 1)
+
+
+def _fill_chunk(database: Database, job_id: ObjectId, session: ClientSession) -> bool:
+    job = database.jobs.find_one({"_id": job_id}, session=session)
+    if job is None or not job["creations"]:
+        return False
+    note = job["creations"][0]
+    last = min(note["next"] + CHUNK - 1, note["last"])
+    # Every filler writes this first: of two at the same chunk, one conflicts and looks again.
+    done = last == note["last"]
+    progress = {"$pop": {"creations": -1}} if done else {"$set": {"creations.0.next": last + 1}}
+    database.jobs.update_one({"_id": job_id}, progress, session=session)
+    numbers = range(note["next"], last + 1)
+    waiting = _waiting_for(database, job["dependencies"], numbers, session)
+    database.instances.insert_many(_documents(job, numbers, note["body"], waiting), ordered=False, session=session)
+    counts.change(database, job_id, {MajorStatus.NEW: len(numbers)}, session)
+    return True
+
+
+def _documents(job: Document, numbers: range, body: str, waiting: dict[int, list[ObjectId]]) -> list[Document]:
+    time = clock.now()
+    common: Document = {
+        "_cls": "JobInstance",
+        "job": job["_id"],
+        "site": job["execution_site"],
+        "priority": job["priority"],
+        "status": str(MajorStatus.NEW),
+        "minor_status": AWAITING,
+        "created_at": time,
+        "last_update": time,
+        "body": body,
+        "attempt": 0,
+        "handed_out": False,
+        "claimable": True,
+    }
+    documents = [{"_id": ObjectId(), **common, "instanceId": number} for number in numbers]
+    for document in documents if waiting else ():
+        if parents := waiting[document["instanceId"]]:
+            document.update(claimable=False, waiting_for=parents)
+    return documents
+
+
+def _waiting_for(
+    database: Database, parents: list[ObjectId], numbers: range, session: ClientSession
+) -> dict[int, list[ObjectId]]:
+    """Return, for each number, the parents whose instance of that number is not Done yet."""
+    if not parents:
+        return {}
+    waiting: dict[int, list[ObjectId]] = {number: [] for number in numbers}
+    for parent in parents:
+        # A parent's instance that becomes Done meanwhile would not see these children, nor they it.
+        counts.lock(database, parent, session)
+        query = {
+            "job": parent,
+            "status": str(MajorStatus.DONE),
+            "instanceId": {"$gte": numbers[0], "$lte": numbers[-1]},
+        }
+        done = {found["instanceId"] for found in database.instances.find(query, {"instanceId": 1}, session=session)}
+        for number in numbers:
+            if number not in done:
+                waiting[number].append(parent)
+    return waiting

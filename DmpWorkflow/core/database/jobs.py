@@ -1,0 +1,138 @@
+"""Jobs: made, found, and made again with the same or another definition."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bson import ObjectId
+from pymongo.client_session import ClientSession
+from pymongo.errors import DuplicateKeyError
+
+from DmpWorkflow.core.database import clock, counts
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.lifecycle import ACTIVE
+from DmpWorkflow.utils.errors import Conflict, NotFound
+
+SLUG_BYTES = 6
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job as it is submitted; ``body`` is its XML in the canonical form, ``dependencies`` its parents."""
+
+    title: str
+    type: str
+    site: str
+    body: str
+    release: str = ""
+    priority: int = 0
+    dependencies: tuple[ObjectId, ...] = ()
+
+    @property
+    def key(self) -> Document:
+        """What names a job among all jobs."""
+        return {"title": self.title, "type": self.type, "execution_site": self.site}
+
+    @property
+    def digest(self) -> str:
+        """What two submissions of the same definition have in common."""
+        parents = ",".join(sorted(map(str, self.dependencies)))
+        parts = (self.body, self.release, str(self.priority), parents)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def submit(database: Database, new: NewJob, replace: bool = False) -> Document:
+    """Make the job, or return the one of the same name, type and site if its definition is the same.
+
+    Another definition raises Conflict, unless ``replace`` is given and no instance is active or claimed.
+    """
+    try:
+        return database.transaction(lambda session: _submit(database, new, replace, session))
+    except DuplicateKeyError:  # somebody else made it at the same time
+        return database.transaction(lambda session: _submit(database, new, replace, session))
+
+
+def _submit(database: Database, new: NewJob, replace: bool, session: ClientSession) -> Document:
+    found = database.jobs.find_one(new.key, session=session)
+    if found is None:
+        return _insert(database, new, session)
+    if found["digest"] == new.digest:
+        return found
+    if not replace:
+        raise Conflict(
+            f"job {new.title!r} (type {new.type}, site {new.site}) exists with another definition: "
+            "choose another name, or replace it (--replace) while no instance is active"
+        )
+    return _replace(database, new, found, session)
+
+
+def _definition(new: NewJob) -> Document:
+    return {
+        "body": new.body,
+        "digest": new.digest,
+        "release": new.release,
+        "priority": new.priority,
+        "dependencies": list(new.dependencies),
+    }
+
+
+def _insert(database: Database, new: NewJob, session: ClientSession) -> Document:
+    job: Document = {
+        "_id": ObjectId(),
+        "_cls": "Job",
+        "slug": secrets.token_hex(SLUG_BYTES),
+        "created_at": clock.now(),
+        "allotted": 0,  # the highest instance number given away
+        "creations": [],  # numbers given away whose instances are not all stored yet
+        **new.key,
+        **_definition(new),
+    }
+    database.jobs.insert_one(job, session=session)
+    counts.create(database, job["_id"], new.site, session)
+    return job
+
+
+def _replace(database: Database, new: NewJob, found: Document, session: ClientSession) -> Document:
+    counts.lock(database, found["_id"], session)  # no status changes while we look
+    busy = {"job": found["_id"], "$or": [{"status": {"$in": sorted(ACTIVE)}}, {"claim.expires": {"$exists": True}}]}
+    if active := database.instances.find_one(busy, {"instanceId": 1, "status": 1}, session=session):
+        raise Conflict(
+            f"job {new.title!r} cannot be replaced: instance {active['instanceId']} is {active['status']} or claimed"
+        )
+    if found["dependencies"] != list(new.dependencies) and found["allotted"]:
+        raise Conflict(f"job {new.title!r} has instances: its parents cannot be replaced")
+    definition = _definition(new)
+    database.jobs.update_one({"_id": found["_id"]}, {"$set": definition}, session=session)
+    database.instances.update_many({"job": found["_id"]}, {"$set": {"priority": new.priority}}, session=session)
+    return found | definition
+
+
+def by_id(database: Database, job: ObjectId) -> Document:
+    """Return the job; raises NotFound."""
+    return _required(database.jobs.find_one({"_id": job}), str(job))
+
+
+def by_slug(database: Database, slug: str) -> Document:
+    """Return the job; raises NotFound."""
+    return _required(database.jobs.find_one({"slug": slug}), slug)
+
+
+def by_name(database: Database, title: str, job_type: str = "", site: str = "") -> Document:
+    """Return the one job of that title (and type and site, if given).
+
+    Raises NotFound where there is none and Conflict where there are several.
+    """
+    key = {"title": title, "type": job_type, "execution_site": site}
+    found: Sequence[Document] = list(
+        database.jobs.find({name: value for name, value in key.items() if value}).limit(2)
+    )
+    if len(found) > 1:
+        raise Conflict(f"there are several jobs {title}: name the type and the site as well")
+    return _required(found[0] if found else None, title)
+
+
+def _required(job: Document | None, name: str) -> Document:
+    if job is None:
+        raise NotFound(f"Could not find job {name}")
+    return job

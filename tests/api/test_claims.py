@@ -1,0 +1,85 @@
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from bson import ObjectId
+
+from DmpWorkflow.core.database import claims, clock, creation, jobs
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.utils.errors import Conflict
+
+
+def job_with(database: Database, number: int, **fields: object) -> ObjectId:
+    job: ObjectId = jobs.submit(
+        database, jobs.NewJob(**{"title": "sim", "type": "User", "site": "local", "body": "<Jobs/>"} | fields)
+    )["_id"]
+    creation.create_instances(database, job, number)
+    return job
+
+
+def request(request_id: str, limit: int, agent: str = "agent", site: str = "local") -> claims.ClaimRequest:
+    return claims.ClaimRequest(site, agent, request_id, limit, timedelta(minutes=10))
+
+
+def numbers(claimed: list[dict[str, object]]) -> list[object]:
+    return [instance["instanceId"] for instance in claimed]
+
+
+def test_an_instance_is_claimed_by_one_however_many_ask(database: Database) -> None:
+    job_with(database, 100)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda n: claims.claim(database, request(f"r{n}", 10, agent=f"a{n}")), range(16)))
+    taken = [instance["instanceId"] for claimed in got for instance in claimed]
+    assert len(taken) == len(set(taken)) == 100
+    assert database.instances.count_documents({"attempt": 1, "handed_out": True}) == 100
+
+
+def test_repeating_a_request_returns_the_same_set(database: Database) -> None:
+    job_with(database, 10)
+    first = claims.claim(database, request("r1", 4))
+    assert numbers(first) == [1, 2, 3, 4]
+    assert claims.claim(database, request("r1", 4)) == first
+    assert numbers(claims.claim(database, request("r2", 4))) == [5, 6, 7, 8]
+
+
+def test_a_repeated_request_gets_no_more_than_the_first_time(database: Database) -> None:
+    job = job_with(database, 2)
+    assert len(claims.claim(database, request("r1", 4))) == 2
+    creation.create_instances(database, job, 2)
+    assert len(claims.claim(database, request("r1", 4))) == 2
+
+
+def test_a_request_that_crashed_before_it_took_any_takes_them_when_repeated(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_with(database, 3)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(claims, "_take", lambda *_: (_ for _ in ()).throw(RuntimeError("crash")))
+        claims.claim(database, request("r1", 2))
+    assert numbers(claims.claim(database, request("r1", 2))) == [1, 2]
+
+
+def test_a_request_id_belongs_to_its_agent(database: Database) -> None:
+    job_with(database, 3)
+    claims.claim(database, request("r1", 1))
+    with pytest.raises(Conflict, match="another agent"):
+        claims.claim(database, request("r1", 1, agent="thief"))
+
+
+def test_a_lease_that_ran_out_returns_the_instance(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_with(database, 1)
+    assert numbers(claims.claim(database, request("r1", 1))) == [1]
+    assert claims.claim(database, request("r2", 1)) == []
+    later = clock.now() + timedelta(minutes=11)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    again = claims.claim(database, request("r3", 1))
+    assert [(instance["instanceId"], instance["attempt"]) for instance in again] == [(1, 2)]
+    assert claims.claim(database, request("r1", 1)) == []
+
+
+def test_a_site_gets_its_own_work_only_most_urgent_first(database: Database) -> None:
+    job_with(database, 2, title="slow", priority=0)
+    job_with(database, 2, title="urgent", priority=5)
+    job_with(database, 2, title="elsewhere", site="CNAF")
+    got = claims.claim(database, request("r1", 10))
+    assert [jobs.by_id(database, instance["job"])["title"] for instance in got] == ["urgent"] * 2 + ["slow"] * 2

@@ -1,0 +1,103 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from bson import ObjectId
+from pymongo.errors import PyMongoError
+
+from DmpWorkflow.core.database import counts, creation, jobs
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
+
+JOB = jobs.NewJob(title="sim", type="User", site="local", body="<Jobs/>")
+
+
+def stored_numbers(database: Database, job: ObjectId) -> list[int]:
+    return [found["instanceId"] for found in database.instances.find({"job": job}, sort=[("instanceId", 1)])]
+
+
+def test_numbers_continue_where_the_job_left_off(database: Database) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    assert creation.create_instances(database, job, 3) == range(1, 4)
+    assert creation.create_instances(database, job, 2) == range(4, 6)
+    assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
+    assert counts.of_jobs(database, [job])[job][MajorStatus.NEW] == 5
+
+
+def test_concurrent_requests_leave_neither_gaps_nor_duplicates(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "CHUNK", 7)
+    job = jobs.submit(database, JOB)["_id"]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: creation.create_instances(database, job, 20), range(12)))
+    assert sorted(number for numbers in got for number in numbers) == list(range(1, 241))
+    assert stored_numbers(database, job) == list(range(1, 241))
+    assert counts.of_jobs(database, [job])[job][MajorStatus.NEW] == 240
+
+
+def test_the_next_request_completes_what_a_crash_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creation, "CHUNK", 4)
+    job = jobs.submit(database, JOB)["_id"]
+    change, calls = counts.change, iter(range(100))
+
+    def crash_in_third_chunk(*arguments: object) -> None:
+        if next(calls) == 2:
+            raise PyMongoError("crash")
+        change(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(counts, "change", crash_in_third_chunk)
+    with pytest.raises(PyMongoError, match="crash"):
+        creation.create_instances(database, job, 10, body='{"MetaData": []}')
+    assert stored_numbers(database, job) == list(range(1, 9))
+    assert counts.of_jobs(database, [job])[job][MajorStatus.NEW] == 8
+    assert creation.create_instances(database, job, 1) == range(11, 12)
+    assert stored_numbers(database, job) == list(range(1, 12))
+    assert database.instances.count_documents({"body": '{"MetaData": []}'}) == 10
+
+
+def test_a_first_number_must_be_the_next_one(database: Database) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    creation.create_instances(database, job, 3)
+    with pytest.raises(Conflict, match="not the next one"):
+        creation.create_instances(database, job, 1, first=3)
+    assert creation.create_instances(database, job, 1, first=4) == range(4, 5)
+
+
+@pytest.mark.parametrize("number", [-1, creation.MOST_AT_ONCE + 1])
+def test_numbers_out_of_bounds_are_refused(database: Database, number: int) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    with pytest.raises(InvalidInput, match="n_instances"):
+        creation.create_instances(database, job, number)
+    assert stored_numbers(database, job) == []
+
+
+def test_an_unknown_job_is_said_so(database: Database) -> None:
+    with pytest.raises(NotFound):
+        creation.create_instances(database, ObjectId(), 1)
+
+
+def test_the_same_definition_is_the_same_job_and_another_is_refused(database: Database) -> None:
+    first = jobs.submit(database, JOB)
+    assert jobs.submit(database, JOB)["_id"] == first["_id"]
+    other = jobs.NewJob(title="sim", type="User", site="local", body="<Jobs><Job/></Jobs>")
+    with pytest.raises(Conflict, match="another definition"):
+        jobs.submit(database, other)
+    assert jobs.submit(database, other, replace=True)["body"] == other.body
+
+
+def test_a_job_with_active_instances_is_not_replaced(database: Database) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    creation.create_instances(database, job, 1)
+    database.instances.update_one({"job": job}, {"$set": {"status": "Running"}})
+    other = jobs.NewJob(title="sim", type="User", site="local", body="<Jobs><Job/></Jobs>")
+    with pytest.raises(Conflict, match="instance 1 is Running"):
+        jobs.submit(database, other, replace=True)
+    assert jobs.by_id(database, job)["body"] == JOB.body
+
+
+def test_simultaneous_submissions_make_one_job(database: Database) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: jobs.submit(database, JOB)["_id"], range(16)))
+    assert len(made) == 1
+    assert database.counts.count_documents({}) == counts.SLOTS
