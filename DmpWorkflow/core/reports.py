@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from DmpWorkflow.core.lifecycle import FINAL, MajorStatus, check_transition
+from DmpWorkflow.core.lifecycle import FINAL, IllegalTransition, MajorStatus, check_transition
 from DmpWorkflow.utils.errors import Conflict
 
 
@@ -37,12 +37,21 @@ class InstanceState:
 
 @dataclass(frozen=True)
 class Report:
-    """One report about one attempt; ``sequence`` 0 is the agent's "Submitted", a runner counts from 1."""
+    """One report about one attempt.
+
+    ``sequence`` 0 is the agent's "Submitted", a runner counts from 1, and None is a report that stands outside
+    that order: of an old client, or an agent's own conclusion. Old clients know no ``attempt`` either.
+    """
 
     status: MajorStatus
-    attempt: int
-    sequence: int
+    attempt: int | None = None
+    sequence: int | None = None
     runner: str | None = None
+
+
+def is_implicit_claim(state: InstanceState, report: Report) -> bool:
+    """Say whether an old client reports the submission of an instance that nobody has claimed."""
+    return report.attempt is None and not state.handed_out and report.status is MajorStatus.SUBMITTED
 
 
 def decide(state: InstanceState, report: Report) -> Outcome:
@@ -51,18 +60,26 @@ def decide(state: InstanceState, report: Report) -> Outcome:
     Raises StaleAttempt for an old attempt or a second runner of the same attempt, and IllegalTransition for a
     change that the life cycle does not know.
     """
-    _check_attempt(state, report)
-    if report.sequence <= state.sequence:
+    if report.status is MajorStatus.NEW:
+        raise IllegalTransition(state.status, report.status)
+    if not is_implicit_claim(state, report):
+        _check_attempt(state, report)
+    if report.sequence is not None and report.sequence <= state.sequence:
         return Outcome.LATE if report.sequence == 0 and state.sequence > 0 else Outcome.REPEATED
-    if state.lost and report.status in FINAL:
+    if report.status is MajorStatus.SUBMITTED and state.status in (MajorStatus.RUNNING, MajorStatus.SUSPENDED):
+        return Outcome.LATE
+    if state.lost and report.sequence is not None and report.status in FINAL:
         return Outcome.APPLY
+    if report.status is state.status and state.status in FINAL:
+        return Outcome.REPEATED
     check_transition(state.status, report.status)
     return Outcome.APPLY
 
 
 def _check_attempt(state: InstanceState, report: Report) -> None:
-    if not state.handed_out or report.attempt != state.attempt:
+    if not state.handed_out or report.attempt not in (None, state.attempt):
         current = state.attempt if state.handed_out else "none"
-        raise StaleAttempt(f"attempt {report.attempt} is not current (current: {current}): stop")
+        named = "the report's attempt" if report.attempt is None else f"attempt {report.attempt}"
+        raise StaleAttempt(f"{named} is not current (current: {current}): stop")
     if report.runner and state.runner and report.runner != state.runner:
         raise StaleAttempt(f"attempt {report.attempt} was already started by another runner: stop")

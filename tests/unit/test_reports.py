@@ -15,6 +15,7 @@ def test_the_agents_submission_confirms_the_claim() -> None:
 def test_a_payload_may_report_before_its_agent_and_the_agents_report_is_late_then() -> None:
     assert decide(CLAIMED, Report(MajorStatus.RUNNING, 1, 1, "r1")) is Outcome.APPLY
     assert decide(RUNNING, Report(MajorStatus.SUBMITTED, 1, 0)) is Outcome.LATE
+    assert decide(RUNNING, Report(MajorStatus.SUBMITTED)) is Outcome.LATE
 
 
 def test_repeating_a_report_changes_nothing() -> None:
@@ -50,3 +51,21 @@ def test_a_genuine_success_is_accepted_after_the_instance_was_thought_lost() -> 
     assert decide(lost, Report(MajorStatus.DONE, 1, 3, "r1")) is Outcome.APPLY
     with pytest.raises(IllegalTransition):
         decide(lost, Report(MajorStatus.RUNNING, 1, 3, "r1"))
+
+
+def test_an_old_client_claims_by_reporting_its_submission_and_by_nothing_else() -> None:
+    unclaimed = InstanceState(MajorStatus.NEW)
+    assert decide(unclaimed, Report(MajorStatus.SUBMITTED)) is Outcome.APPLY
+    with pytest.raises(StaleAttempt, match="not current"):
+        decide(unclaimed, Report(MajorStatus.RUNNING))
+
+
+def test_an_old_client_may_repeat_its_last_report_but_not_take_it_back() -> None:
+    assert decide(DONE, Report(MajorStatus.DONE)) is Outcome.REPEATED
+    with pytest.raises(IllegalTransition, match="Done cannot become Failed"):
+        decide(DONE, Report(MajorStatus.FAILED))
+
+
+def test_new_is_ordered_by_a_roll_back_and_never_reported() -> None:
+    with pytest.raises(IllegalTransition):
+        decide(CLAIMED, Report(MajorStatus.NEW, 1, 1))

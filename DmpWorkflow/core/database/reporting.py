@@ -1,0 +1,214 @@
+"""Status reports: many at a time, each one guarded update, exact counts and children in the same transaction."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateOne
+from pymongo.client_session import ClientSession
+
+from DmpWorkflow.core.database import children, clock, counts
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+from DmpWorkflow.core.reports import InstanceState, Outcome, Report, decide, is_implicit_claim
+from DmpWorkflow.core.samples import LIMIT, append_thinned
+from DmpWorkflow.utils.errors import DmpWorkflowError, NotFound, Unavailable
+
+HISTORY_LIMIT = 100  # entries of one attempt
+LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
+TRIES = 10  # a report loses to another one of the same instance only if both come at once
+STATE_FIELDS = {
+    "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
+    "sequence": 1, "runner": 1, "lost": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
+}  # fmt: skip
+
+Key = tuple[ObjectId, int]
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    """A report as it arrives: what to decide on, for which instance, and the ``values`` that come with it.
+
+    ``values`` may hold minor_status, batchId, hostname, Nevents, cpu, memory, cpu_max, mem_max and log.
+    ``lost`` marks a final status that the sender concludes from silence.
+    """
+
+    job: ObjectId
+    instance: int
+    report: Report
+    values: Mapping[str, Any] = field(default_factory=dict)
+    lost: bool = False
+
+    @property
+    def key(self) -> Key:
+        return self.job, self.instance
+
+
+def apply_report(database: Database, report: StatusReport) -> Outcome:
+    """Apply one report; raises NotFound, StaleAttempt or IllegalTransition."""
+    result = apply_reports(database, [report])[0]
+    if isinstance(result, DmpWorkflowError):
+        raise result
+    return result
+
+
+def apply_reports(database: Database, reports: Sequence[StatusReport]) -> list[Outcome | DmpWorkflowError]:
+    """Apply reports in their order and return a result for each; a bad one never blocks the others."""
+    results: list[Outcome | DmpWorkflowError] = [Unavailable("this report was not applied: send it again")] * len(
+        reports
+    )
+    for positions in _rounds(reports):
+        _apply_round(database, reports, positions, results)
+    return results
+
+
+def _rounds(reports: Sequence[StatusReport]) -> list[list[int]]:
+    """Split into rounds in which no instance occurs twice, so that each round is one bulk write."""
+    seen: Counter[Key] = Counter()
+    rounds: defaultdict[int, list[int]] = defaultdict(list)
+    for position, report in enumerate(reports):
+        rounds[seen[report.key]].append(position)
+        seen[report.key] += 1
+    return [rounds[number] for number in sorted(rounds)]
+
+
+def _apply_round(
+    database: Database,
+    reports: Sequence[StatusReport],
+    positions: Sequence[int],
+    results: list[Outcome | DmpWorkflowError],
+) -> None:
+    for _ in range(TRIES):
+        states = _states(database, [reports[position] for position in positions])
+        accepted: list[tuple[StatusReport, Document]] = []
+        for position in positions:
+            result = _decide(states.get(reports[position].key), reports[position])
+            results[position] = result
+            if result is Outcome.APPLY:
+                accepted.append((reports[position], states[reports[position].key]))
+        if _write(database, accepted):
+            return
+    for position in positions:
+        if results[position] is Outcome.APPLY:
+            results[position] = Unavailable("other reports of this instance came at once: send it again")
+
+
+def _states(database: Database, reports: Sequence[StatusReport]) -> dict[Key, Document]:
+    numbers: defaultdict[ObjectId, list[int]] = defaultdict(list)
+    for report in reports:
+        numbers[report.job].append(report.instance)
+    query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()]}
+    found = database.instances.find(query, STATE_FIELDS) if numbers else ()
+    return {(state["job"], state["instanceId"]): state for state in found}
+
+
+def _decide(state: Document | None, report: StatusReport) -> Outcome | DmpWorkflowError:
+    if state is None:
+        return NotFound(f"there is no instance {report.instance} of job {report.job}")
+    try:
+        return decide(_state(state), report.report)
+    except DmpWorkflowError as refused:
+        return refused
+
+
+def _state(stored: Document) -> InstanceState:
+    return InstanceState(
+        status=MajorStatus(stored["status"]),
+        attempt=stored["attempt"],
+        handed_out=stored["handed_out"],
+        sequence=stored.get("sequence", -1),
+        runner=stored.get("runner"),
+        lost=stored.get("lost", False),
+    )
+
+
+def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]) -> bool:
+    """Write all accepted reports or none; False if an instance changed since it was read."""
+    if not accepted:
+        return True
+    updates = [UpdateOne(_guard(state), _update(database, report, state)) for report, state in accepted]
+    moved = [(report, state) for report, state in accepted if report.report.status != state["status"]]
+    if not moved:
+        return database.instances.bulk_write(updates, ordered=False).matched_count == len(updates)
+    try:
+        database.transaction(lambda session: _write_all(database, updates, moved, session))
+    except _ChangedMeanwhileError:
+        return False
+    return True
+
+
+class _ChangedMeanwhileError(Exception):
+    """An instance is no longer in the state that was decided on."""
+
+
+def _write_all(
+    database: Database,
+    updates: Sequence[UpdateOne],
+    moved: Sequence[tuple[StatusReport, Document]],
+    session: ClientSession,
+) -> None:
+    if database.instances.bulk_write(updates, ordered=False, session=session).matched_count != len(updates):
+        raise _ChangedMeanwhileError
+    deltas: defaultdict[ObjectId, Counter[MajorStatus]] = defaultdict(Counter)
+    done: defaultdict[ObjectId, list[int]] = defaultdict(list)
+    for report, state in moved:
+        deltas[report.job][MajorStatus(state["status"])] -= 1
+        deltas[report.job][report.report.status] += 1
+        if report.report.status is MajorStatus.DONE:
+            done[report.job].append(report.instance)
+    for job in sorted(done):
+        children.release(database, job, done[job], session)
+    for job in sorted(deltas):  # last and in order: shortest time to conflict, no deadlock
+        counts.change(database, job, deltas[job], session)
+
+
+def _guard(state: Document) -> Document:
+    fields = ("_id", "status", "attempt", "handed_out")
+    optional = ("sequence", "runner")  # absent matches null
+    return {name: state[name] for name in fields} | {name: state.get(name) for name in optional}
+
+
+def _update(database: Database, report: StatusReport, state: Document) -> Document:
+    time = clock.now()
+    status, minor = str(report.report.status), report.values.get("minor_status")
+    changes: Document = {"status": status, "last_update": time, "lost": report.lost, "claimable": False}
+    if report.report.sequence is not None:
+        changes["sequence"] = report.report.sequence
+    if is_implicit_claim(_state(state), report.report):
+        changes |= {"attempt": state["attempt"] + 1, "handed_out": True}
+    changes |= {name: report.values[name] for name in _PLAIN if report.values.get(name) is not None}
+    if report.report.runner:
+        changes["runner"] = report.report.runner
+    if minor:
+        changes["minor_status"] = minor
+    if log := report.values.get("log"):
+        changes["log"] = log[-LOG_LIMIT:]
+    ended = report.report.status in FINAL
+    update: Document = {"$set": changes, "$unset": {"claim" if ended else "claim.expires": ""}}
+    if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):
+        entry = {"status": status, "minor_status": minor or state["minor_status"], "update": time}
+        update["$push"] = {"status_history": {"$each": [entry], "$slice": -HISTORY_LIMIT}}
+    _add_samples(database, report, state, update)
+    return update
+
+
+_PLAIN = ("batchId", "hostname", "Nevents", "cpu_max", "mem_max")
+
+
+def _add_samples(database: Database, report: StatusReport, state: Document, update: Document) -> None:
+    samples = {
+        name: {"time": update["$set"]["last_update"], "value": float(report.values[name])}
+        for name in ("cpu", "memory")
+        if report.values.get(name) is not None
+    }
+    if not samples:
+        return
+    update["$max"] = {f"{name}_peak": sample["value"] for name, sample in samples.items()}
+    if state["samples"] < LIMIT:
+        update.setdefault("$push", {}).update(samples)
+        return
+    stored = database.instances.find_one({"_id": state["_id"]}, dict.fromkeys(samples, 1)) or {}
+    for name, sample in samples.items():
+        update["$set"][name] = append_thinned(stored.get(name, []), sample)

@@ -1,0 +1,75 @@
+"""Roll-back: instances start anew, and the history of their earlier attempts stays."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+from bson import ObjectId
+from pymongo.client_session import ClientSession
+
+from DmpWorkflow.core.database import children, clock, counts
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.creation import AWAITING
+from DmpWorkflow.core.lifecycle import MajorStatus
+
+CHUNK = 1000
+ATTEMPTS_KEPT = 20
+LOG_KEPT = 4096  # characters of an earlier attempt's log, its end
+KEPT = (
+    "attempt", "status", "minor_status", "status_history", "batchId", "hostname", "runner", "Nevents",
+    "cpu_peak", "memory_peak", "cpu_max", "mem_max",
+)  # fmt: skip
+FORGOTTEN = (
+    "batchId", "hostname", "runner", "sequence", "lost", "claim", "Nevents", "log", "cpu", "memory",
+    "cpu_peak", "memory_peak", "cpu_max", "mem_max",
+)  # fmt: skip
+
+
+def roll_back(database: Database, job: ObjectId, numbers: Sequence[int], body: str | None = None) -> int:
+    """Set these instances of ``job`` to New, whatever they are, and return how many there were.
+
+    No attempt is current then: what still runs of an earlier one is refused. ``body``, if given, replaces the
+    overrides (JSON text).
+    """
+    changed = 0
+    for start in range(0, len(numbers), CHUNK):
+        chunk = list(numbers[start : start + CHUNK])
+        changed += database.transaction(partial(_chunk, database, job, chunk, body))
+    return changed
+
+
+def _chunk(
+    database: Database, job: ObjectId, numbers: Sequence[int], body: str | None, session: ClientSession
+) -> int:
+    chosen = {"job": job, "instanceId": {"$in": list(numbers)}}
+    before = list(database.instances.find(chosen, {"instanceId": 1, "status": 1}, session=session))
+    database.instances.update_many(chosen, _pipeline(body), session=session)
+    done = [found["instanceId"] for found in before if found["status"] == MajorStatus.DONE]
+    if done:
+        children.hold_back(database, job, done, session)
+    deltas = Counter({MajorStatus.NEW: len(before)})
+    deltas.subtract(MajorStatus(found["status"]) for found in before)
+    counts.change(database, job, deltas, session)
+    return len(before)
+
+
+def _pipeline(body: str | None) -> list[Document]:
+    time = clock.now()
+    log = {"$ifNull": ["$log", ""]}
+    kept: Document = {name: f"${name}" for name in KEPT}
+    start = {"$max": [0, {"$subtract": [{"$strLenCP": log}, LOG_KEPT]}]}
+    kept |= {"ended": "$last_update", "log": {"$substrCP": [log, start, LOG_KEPT]}}
+    # An instance that was never handed out has no attempt to remember.
+    entry = {"$cond": ["$handed_out", [kept], []]}
+    attempts = {"$slice": [{"$concatArrays": [{"$ifNull": ["$attempts", []]}, entry]}, -ATTEMPTS_KEPT]}
+    fresh: Document = {
+        "status": str(MajorStatus.NEW),
+        "minor_status": AWAITING,
+        "last_update": time,
+        "status_history": [{"status": str(MajorStatus.NEW), "minor_status": AWAITING, "update": time}],
+        "handed_out": False,
+        "claimable": {"$eq": [{"$ifNull": ["$waiting_for", []]}, []]},
+    }
+    if body is not None:
+        fresh["body"] = {"$literal": body}
+    return [{"$set": {"attempts": attempts}}, {"$set": fresh}, {"$unset": list(FORGOTTEN)}]
