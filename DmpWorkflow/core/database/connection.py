@@ -28,10 +28,24 @@ INSTANCE_INDEXES = [
         name="claimable",
         partialFilterExpression={"claimable": True},
     ),
+    IndexModel(
+        [("site", ASCENDING), ("last_update", ASCENDING)], name="active", partialFilterExpression={"active": True}
+    ),
     IndexModel("claim.expires", name="leases", sparse=True),
     IndexModel("claim.request", name="claims", sparse=True),
 ]
 COUNT_INDEXES = [IndexModel("job"), IndexModel("site")]
+CREDENTIAL_INDEXES = [IndexModel("digest", unique=True), IndexModel("name", unique=True)]
+HEARTBEAT_INDEXES = [
+    IndexModel([("hostname", ASCENDING), ("process", ASCENDING)], unique=True),
+    IndexModel("timestamp", expireAfterSeconds=30 * 24 * 3600),
+]
+AGENT_INDEXES = [IndexModel([("site", ASCENDING), ("agent", ASCENDING)], unique=True)]
+FILE_INDEXES = [
+    IndexModel([("site", ASCENDING), ("filename", ASCENDING)], unique=True),
+    IndexModel([("site", ASCENDING), ("status", ASCENDING), ("filetype", ASCENDING), ("created_at", DESCENDING)]),
+    IndexModel([("created_at", DESCENDING)]),
+]
 CLAIM_INDEXES = [IndexModel("forget_at", expireAfterSeconds=0)]
 
 
@@ -47,6 +61,11 @@ class Database:
         self.instances = database.get_collection("job_instance")
         self.counts = database.get_collection("instance_count")
         self.claims = database.get_collection("claim")
+        self.credentials = database.get_collection("credential")
+        self.settings = database.get_collection("setting")
+        self.heartbeats = database.get_collection("heart_beat")
+        self.agents = database.get_collection("agent")
+        self.files = database.get_collection("data_file")
 
     def prepare(self) -> None:
         """Make the indexes; raises ConfigurationError for a server that has no transactions."""
@@ -59,6 +78,10 @@ class Database:
         self.instances.create_indexes(INSTANCE_INDEXES)
         self.counts.create_indexes(COUNT_INDEXES)
         self.claims.create_indexes(CLAIM_INDEXES)
+        self.credentials.create_indexes(CREDENTIAL_INDEXES)
+        self.heartbeats.create_indexes(HEARTBEAT_INDEXES)
+        self.agents.create_indexes(AGENT_INDEXES)
+        self.files.create_indexes(FILE_INDEXES)
 
     def transaction(self, work: Callable[[ClientSession], Result]) -> Result:
         """Run ``work`` in a transaction, again as long as it only conflicts with others."""

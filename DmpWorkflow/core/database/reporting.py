@@ -11,7 +11,7 @@ from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.database import children, clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
 from DmpWorkflow.core.reports import InstanceState, Outcome, Report, decide, is_implicit_claim
 from DmpWorkflow.core.samples import LIMIT, append_thinned
 from DmpWorkflow.utils.errors import DmpWorkflowError, NotFound, Unavailable
@@ -174,6 +174,7 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     time = clock.now()
     status, minor = str(report.report.status), report.values.get("minor_status")
     changes: Document = {"status": status, "last_update": time, "lost": report.lost, "claimable": False}
+    changes["active"] = report.report.status in ACTIVE
     if report.report.sequence is not None:
         changes["sequence"] = report.report.sequence
     if is_implicit_claim(_state(state), report.report):

@@ -68,6 +68,7 @@ def _pipeline(body: str | None) -> list[Document]:
         "last_update": time,
         "status_history": [{"status": str(MajorStatus.NEW), "minor_status": AWAITING, "update": time}],
         "handed_out": False,
+        "active": False,
         "claimable": {"$eq": [{"$ifNull": ["$waiting_for", []]}, []]},
     }
     if body is not None:

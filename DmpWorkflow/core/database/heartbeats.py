@@ -1,0 +1,85 @@
+"""Signs of life: of processes, as the original's clients send them, and of agents with what they hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bson import ObjectId
+
+from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
+
+
+class Answer(StrEnum):
+    """What an agent is to do with an instance that it holds."""
+
+    GO_ON = "go on"  # it is the current attempt
+    ADOPT = "adopt"  # it is the current attempt, and the server does not know it as submitted: report it
+    CANCEL = "cancel"  # an old attempt, or one that is over
+    UNKNOWN = "unknown"  # there is no such instance
+
+
+@dataclass(frozen=True)
+class Held:
+    """An attempt that an agent has in its batch system."""
+
+    job: ObjectId
+    instance: int
+    attempt: int
+
+
+def beat(database: Database, hostname: str, process: str, version: str) -> None:
+    """Note a sign of life of a process on a host; the server's clock counts."""
+    database.heartbeats.update_one(
+        {"hostname": hostname, "process": process},
+        {"$set": {"_cls": "HeartBeat", "version": version, "timestamp": clock.now()}},
+        upsert=True,
+    )
+
+
+def recent(database: Database, limit: int) -> list[str]:
+    """Return the hosts that were heard of last, the latest first."""
+    beats = database.heartbeats.find({}, {"hostname": 1}, sort=[("timestamp", -1)], limit=limit)
+    return [found["hostname"] for found in beats] if limit else []
+
+
+def agent_beat(database: Database, beat: Document, site: str, holds: Sequence[Held]) -> list[Answer]:
+    """Note an agent's sign of life, also for what it holds, and answer for each of these.
+
+    ``beat`` has agent, hostname, version and, if the agent complains, problem.
+    """
+    now = clock.now()
+    database.agents.update_one(
+        {"site": site, "agent": beat["agent"]}, {"$set": beat | {"last_beat": now, "holds": len(holds)}}, upsert=True
+    )
+    states = _states(database, site, holds)
+    answers = [_answer(states.get((held.job, held.instance)), held) for held in holds]
+    alive = [
+        states[held.job, held.instance]["_id"]
+        for held, answer in zip(holds, answers, strict=True)
+        if answer is Answer.GO_ON
+    ]
+    database.instances.update_many({"_id": {"$in": alive}}, {"$set": {"last_contact": now}})
+    return answers
+
+
+def _states(database: Database, site: str, holds: Sequence[Held]) -> dict[tuple[ObjectId, int], Document]:
+    numbers: dict[ObjectId, list[int]] = {}
+    for held in holds:
+        numbers.setdefault(held.job, []).append(held.instance)
+    if not numbers:
+        return {}
+    query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()], "site": site}
+    fields = {"job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1}
+    return {(found["job"], found["instanceId"]): found for found in database.instances.find(query, fields)}
+
+
+def _answer(state: Document | None, held: Held) -> Answer:
+    if state is None:
+        return Answer.UNKNOWN
+    if not state["handed_out"] or state["attempt"] != held.attempt:
+        return Answer.CANCEL
+    if state["status"] == MajorStatus.NEW:
+        return Answer.ADOPT
+    return Answer.GO_ON if state["status"] in ACTIVE else Answer.CANCEL

@@ -1,0 +1,160 @@
+"""Jobs and instances as lists and pages show them; read by key, never by skipping."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bson import ObjectId
+
+from DmpWorkflow.core.database import counts
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.work import iso
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.errors import InvalidInput, NotFound
+
+ROW_FIELDS = {
+    "instanceId": 1, "status": 1, "minor_status": 1, "attempt": 1, "hostname": 1, "batchId": 1, "last_update": 1,
+}  # fmt: skip
+JOB_FIELDS = {"body": 0, "creations": 0}
+MOST_FOUND = 1_000_000
+
+
+def jobs_page(
+    database: Database, limit: int, before: str = "", title: str = "", job_type: str = "", site: str = ""
+) -> tuple[list[Document], str | None]:
+    """Return jobs, the youngest first, and the cursor of the page that follows, if there is one."""
+    given = {"title": title, "type": job_type, "execution_site": site}
+    query: Document = {name: value for name, value in given.items() if value}
+    if before:
+        query["_id"] = {"$lt": object_id(before, "before")}
+    found = list(database.jobs.find(query, JOB_FIELDS, sort=[("_id", -1)], limit=limit + 1))
+    cursor = str(found[limit - 1]["_id"]) if len(found) > limit else None
+    return _with_counts(database, found[:limit]), cursor
+
+
+def job_summary(database: Database, job: Document) -> Document:
+    """Return one job as lists show it, with its XML and its parents' slugs."""
+    parents = database.jobs.find({"_id": {"$in": job["dependencies"]}}, {"slug": 1})
+    row = _with_counts(database, [job])[0]
+    slugs = [parent["slug"] for parent in parents]
+    return row | {"body": job["body"], "parents": slugs, "allotted": job["allotted"]}
+
+
+def _with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]:
+    totals = counts.of_jobs(database, [job["_id"] for job in jobs])
+    return [
+        {
+            "id": str(job["_id"]),
+            "slug": job["slug"],
+            "title": job["title"],
+            "type": job["type"],
+            "site": job["execution_site"],
+            "release": job["release"],
+            "priority": job["priority"],
+            "created_at": iso(job["created_at"]),
+            "counts": {str(status): count for status, count in totals[job["_id"]].items()},
+        }
+        for job in jobs
+    ]
+
+
+def instances_page(
+    database: Database, job: ObjectId, limit: int, after: int = 0, status: str = ""
+) -> tuple[list[Document], int | None]:
+    """Return instances in the order of their numbers, and the number after which the next page begins."""
+    query: Document = {"job": job, "instanceId": {"$gt": after}}
+    if status:
+        query["status"] = str(_status(status))
+    found = list(database.instances.find(query, ROW_FIELDS, sort=[("instanceId", 1)], limit=limit + 1))
+    rows = [_row(instance) for instance in found[:limit]]
+    return rows, rows[-1]["instance_id"] if len(found) > limit else None
+
+
+def _row(instance: Document) -> Document:
+    return {
+        "instance_id": instance["instanceId"],
+        "status": instance["status"],
+        "minor_status": instance["minor_status"],
+        "attempt": instance["attempt"],
+        "hostname": instance.get("hostname"),
+        "batch_id": instance.get("batchId"),
+        "last_update": iso(instance["last_update"]),
+    }
+
+
+def instance_detail(database: Database, job: ObjectId, number: int) -> Document:
+    """Return all that is known of one instance; raises NotFound."""
+    found = database.instances.find_one({"job": job, "instanceId": number})
+    if found is None:
+        raise NotFound(f"there is no instance {number} of this job")
+    plain = {name: found.get(name) for name in ("cpu_peak", "memory_peak", "cpu_max", "mem_max", "Nevents")}
+    return _row(found) | plain | {
+        "created_at": iso(found["created_at"]),
+        "overrides": found.get("body", ""),
+        "status_history": [_timed(entry, "update") for entry in found.get("status_history", [])],
+        "cpu": [_timed(sample, "time") for sample in found.get("cpu", [])],
+        "memory": [_timed(sample, "time") for sample in found.get("memory", [])],
+        "attempts": [_earlier(attempt) for attempt in found.get("attempts", [])],
+        "log": found.get("log", ""),
+    }  # fmt: skip
+
+
+def _timed(entry: Document, name: str) -> Document:
+    return entry | {name: iso(entry[name])}
+
+
+def _earlier(attempt: Document) -> Document:
+    history = [_timed(entry, "update") for entry in attempt.get("status_history", [])]
+    return _timed(attempt, "ended") | {"status_history": history}
+
+
+def find_instances(
+    database: Database,
+    title: str,
+    job_type: str,
+    status: str = "Any",
+    instance: int | None = None,
+    n_min: int | None = None,
+    n_max: int | None = None,
+) -> list[Document]:
+    """Return jobId and instanceId of the instances that match, n_min < number <= n_max, the youngest first."""
+    jobs = [job["_id"] for job in database.jobs.find({"title": title, "type": job_type}, {"_id": 1})]
+    query: dict[str, Any] = {"job": {"$in": jobs}}
+    if status != "Any":
+        query["status"] = str(_status(status))
+    bounds = {"$gt": n_min, "$lte": n_max, "$eq": instance}
+    if bounds := {operator: value for operator, value in bounds.items() if value is not None}:
+        query["instanceId"] = bounds
+    found = database.instances.find(query, {"job": 1, "instanceId": 1, "_id": 0}, limit=MOST_FOUND)
+    pairs = sorted(((item["job"], item["instanceId"]) for item in found), reverse=True)
+    return [{"instanceId": number, "jobId": str(job)} for job, number in pairs]
+
+
+def watched(database: Database, site: str) -> list[Document]:
+    """Return the site's running instances with their limits, for a watchdog from the outside."""
+    query = {"site": site, "active": True, "status": str(MajorStatus.RUNNING)}
+    fields = {"job": 1, "instanceId": 1, "batchId": 1, "status": 1, "cpu_max": 1, "mem_max": 1}
+    return [
+        {
+            "t_id": str(found["job"]),
+            "inst_id": found["instanceId"],
+            "batchId": found.get("batchId"),
+            "major_status": found["status"],
+            "max_cpu": found.get("cpu_max"),
+            "max_mem": found.get("mem_max"),
+        }
+        for found in database.instances.find(query, fields)
+    ]
+
+
+def _status(text: str) -> MajorStatus:
+    try:
+        return MajorStatus(text)
+    except ValueError:
+        raise InvalidInput(f"status {text!r}: expected one of {', '.join(MajorStatus)}") from None
+
+
+def object_id(text: str, name: str) -> ObjectId:
+    """Return the id in ``text``; raises InvalidInput naming the field."""
+    if not ObjectId.is_valid(text):
+        raise InvalidInput(f"{name}: {text!r} is no id: expected 24 hexadecimal digits")
+    return ObjectId(text)

@@ -1,0 +1,173 @@
+import json
+from datetime import timedelta
+
+import pytest
+
+from DmpWorkflow.core.database import credentials, jobs, listing, submission, work
+from DmpWorkflow.core.database.claims import ClaimRequest, claim
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
+from DmpWorkflow.core.job_definition import Variable
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.overrides import Overrides
+from DmpWorkflow.core.reports import Report
+from DmpWorkflow.core.variables import VariableCycle
+from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
+
+WORDS = Words(types=("User", "Other", "Reco"), sites=("local", "CNAF"))
+XML = b"""<Jobs><Job release="5-1-2" type="User" name="hello">
+<MetaData><Var name="DIR" value="${ROOT}/out"/><Var name="ROOT" value="/data"/></MetaData>
+<OutputFiles><File source="o.root" target="${DIR}/${DWF_SIXDIGIT}.root" file_type="root"/></OutputFiles>
+<JobWrapper executable="bash">true</JobWrapper></Job></Jobs>"""
+TWO = b"""<Jobs><Job name="a"><JobWrapper executable="bash">true</JobWrapper></Job>
+<Job name="b" site="%s"><JobWrapper executable="bash">true</JobWrapper></Job></Jobs>"""
+
+
+def request(number: int = 100, request_id: str = "r1") -> ClaimRequest:
+    return ClaimRequest("local", "agent", request_id, number, timedelta(minutes=5))
+
+
+def test_a_file_becomes_a_job_with_instances(database: Database) -> None:
+    rows, warnings = submit_xml(database, Submission(XML, instances=3), WORDS)
+    assert [(row["title"], row["type"], row["site"], row["first"], row["last"]) for row in rows] == [
+        ("hello", "User", "local", 1, 3)
+    ]
+    assert warnings == []
+    again, _ = submit_xml(database, Submission(XML, instances=2), WORDS)
+    assert (again[0]["slug"], again[0]["first"], again[0]["last"]) == (rows[0]["slug"], 4, 5)
+
+
+def test_nothing_is_made_of_a_file_that_is_partly_bad(database: Database) -> None:
+    with pytest.raises(InvalidInput, match="site 'NOWHERE' is not known: expected one of local, CNAF"):
+        submit_xml(database, Submission(TWO % b"NOWHERE"), WORDS)
+    assert database.jobs.count_documents({}) == 0
+    assert len(submit_xml(database, Submission(TWO % b"CNAF"), WORDS)[0]) == 2
+
+
+@pytest.mark.parametrize("title", ["a/b", "..", "x" * 256, "a\nb"])
+def test_a_title_must_be_fit_for_a_folder(database: Database, title: str) -> None:
+    with pytest.raises(InvalidInput, match="printable characters"):
+        submit_xml(database, Submission(XML, title=title), WORDS)
+
+
+def test_a_name_is_needed_a_parent_must_exist_and_a_circle_is_refused(database: Database) -> None:
+    with pytest.raises(InvalidInput, match="task name must be defined"):
+        submit_xml(database, Submission(XML.replace(b' name="hello"', b"")), WORDS)
+    with pytest.raises(NotFound):
+        submit_xml(database, Submission(XML, parents=("nosuch",)), WORDS)
+    with pytest.raises(VariableCycle, match="DIR -> ROOT -> DIR"):
+        submit_xml(database, Submission(XML.replace(b'"/data"', b'"$DIR"')), WORDS)
+    assert database.jobs.count_documents({}) == 0
+
+
+def test_variables_of_one_instance_never_reach_another(database: Database) -> None:
+    submit_xml(database, Submission(XML, instances=1), WORDS)
+    special = Overrides(variables=(Variable("ROOT", "/mine"), Variable("EXTRA", "1")))
+    submit_xml(database, Submission(XML, instances=1, overrides=special), WORDS)
+    submit_xml(database, Submission(XML, instances=1), WORDS)
+    got = work.claim_work(database, request(), b"secret")
+    seen = []
+    for instance in got["instances"]:
+        definition = got["definitions"][instance["definition"]]
+        values = {item["name"]: item["value"] for item in definition["variables"]}
+        seen.append((instance["instance_id"], values, definition["output_files"][0]["target"]))
+    plain = {"DIR": "/data/out", "ROOT": "/data"}
+    assert seen == [
+        (1, plain, "/data/out/${DWF_SIXDIGIT}.root"),
+        (2, {"DIR": "/mine/out", "ROOT": "/mine", "EXTRA": "1"}, "/mine/out/${DWF_SIXDIGIT}.root"),
+        (3, plain, "/data/out/${DWF_SIXDIGIT}.root"),
+    ]
+    assert len(got["definitions"]) == 2
+
+
+def test_a_child_inherits_variables_and_takes_its_parents_output_as_input(database: Database) -> None:
+    parent = submit_xml(database, Submission(XML, instances=1), WORDS)[0][0]
+    child_xml = b"""<Jobs><Job name="child"><MetaData><Var name="ROOT" value="/child"/></MetaData>
+    <JobWrapper executable="bash">true</JobWrapper></Job></Jobs>"""
+    child = submit_xml(database, Submission(child_xml, instances=1, parents=(parent["slug"],)), WORDS)[0][0]
+    claim(database, request())
+    done = Report(MajorStatus.DONE, 1, 1)
+    apply_report(database, StatusReport(jobs.by_slug(database, parent["slug"])["_id"], 1, done))
+    got = work.claim_work(database, request(request_id="r2"), b"secret")
+    definition = got["definitions"]["0"]
+    assert definition["title"] == "child"
+    assert {item["name"]: item["value"] for item in definition["variables"]} == {
+        "DIR": "/child/out",
+        "ROOT": "/child",
+    }
+    source = "/data/out/${DWF_SIXDIGIT}.root"
+    assert definition["input_files"] == [{"source": source, "target": "${DWF_SIXDIGIT}.root", "file_type": "root"}]
+    assert listing.job_summary(database, jobs.by_slug(database, child["slug"]))["parents"] == [parent["slug"]]
+
+
+def test_an_attempts_token_is_good_for_it_alone(database: Database) -> None:
+    submit_xml(database, Submission(XML, instances=1), WORDS)
+    key = credentials.secret(database)
+    assert credentials.secret(database) == key
+    instance = work.claim_work(database, request(), key)["instances"][0]
+    principal = credentials.find(database, instance["token"], key)
+    assert principal is not None
+    assert (principal.role, principal.job, principal.instance, principal.attempt) == (
+        "attempt", instance["job_id"], 1, 1,
+    )  # fmt: skip
+    assert credentials.find(database, instance["token"].replace(".1.1.", ".2.1."), key) is None
+    assert credentials.find(database, instance["token"], b"other") is None
+
+
+def test_tokens_are_stored_hashed_listed_without_secrets_and_revoked(database: Database) -> None:
+    text, _ = credentials.create(database, "cnaf", "site", "CNAF")
+    assert text not in str(list(database.credentials.find()))
+    principal = credentials.find(database, text, b"")
+    assert principal == credentials.Principal(role="site", name="cnaf", site="CNAF")
+    assert [(token["name"], "digest" in token) for token in credentials.all_tokens(database)] == [("cnaf", False)]
+    with pytest.raises(Conflict, match="there is a token named 'cnaf'"):
+        credentials.create(database, "cnaf", "read")
+    with pytest.raises(InvalidInput, match="names its site"):
+        credentials.create(database, "other", "site")
+    credentials.revoke(database, "cnaf")
+    assert credentials.find(database, text, b"") is None
+    with pytest.raises(NotFound):
+        credentials.revoke(database, "cnaf")
+
+
+def test_a_legacy_entry_is_plain_json_with_the_originals_marker(database: Database) -> None:
+    submit_xml(database, Submission(XML, instances=1), WORDS)
+    (text,) = work.legacy_entries(database, claim(database, request()), {"system": "lsf"}, "/data/run")
+    entry = json.loads(text)
+    assert entry["py/object"] == "DmpWorkflow.core.DmpJob.DmpJob"
+    assert (entry["instanceId"], entry["release"], entry["exec_wrapper"], entry["wd"]) == (
+        1,
+        "5-1-2",
+        "true",
+        "/data/run",
+    )
+    assert entry["MetaData"][0] == {"name": "DIR", "value": "/data/out", "var_type": "string"}
+    assert entry["batchdefaults"] == {"system": "lsf"}
+
+
+def test_pages_are_read_by_key(database: Database) -> None:
+    for number in range(5):
+        submission.submit_xml(database, Submission(XML, title=f"job{number}", instances=number), WORDS)
+    page, cursor = listing.jobs_page(database, 2)
+    assert [(job["title"], job["counts"]["New"]) for job in page] == [("job4", 4), ("job3", 3)]
+    assert cursor is not None
+    page, cursor = listing.jobs_page(database, 3, before=cursor)
+    assert ([job["title"] for job in page], cursor) == (["job2", "job1", "job0"], None)
+    job = jobs.by_name(database, "job4")["_id"]
+    rows, after = listing.instances_page(database, job, 3, after=1)
+    assert ([row["instance_id"] for row in rows], after) == ([2, 3, 4], None)
+    rows, after = listing.instances_page(database, job, 3, status="New")
+    assert ([row["instance_id"] for row in rows], after) == ([1, 2, 3], 3)
+    with pytest.raises(InvalidInput, match="status 'Nonsense'"):
+        listing.instances_page(database, job, 3, status="Nonsense")
+
+
+def test_instances_are_found_as_old_clients_ask(database: Database) -> None:
+    submit_xml(database, Submission(XML, instances=5), WORDS)
+    found = listing.find_instances(database, "hello", "User", n_min=1, n_max=3)
+    assert [item["instanceId"] for item in found] == [3, 2]
+    assert [item["instanceId"] for item in listing.find_instances(database, "hello", "User", "New", instance=4)] == [
+        4
+    ]
+    assert listing.find_instances(database, "hello", "User", "Done") == []
