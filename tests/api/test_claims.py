@@ -6,6 +6,7 @@ from bson import ObjectId
 
 from DmpWorkflow.core.database import claims, clock, creation, jobs
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.utils.errors import Conflict
 
 
@@ -83,3 +84,10 @@ def test_a_site_gets_its_own_work_only_most_urgent_first(database: Database) -> 
     job_with(database, 2, title="elsewhere", site="CNAF")
     got = claims.claim(database, request("r1", 10))
     assert [jobs.by_id(database, instance["job"])["title"] for instance in got] == ["urgent"] * 2 + ["slow"] * 2
+
+
+def test_a_repeated_request_does_not_take_what_was_rolled_back(database: Database) -> None:
+    job = job_with(database, 2)
+    assert numbers(claims.claim(database, request("r1", 2))) == [1, 2]
+    roll_back(database, job, [2])
+    assert numbers(claims.claim(database, request("r1", 2))) == [1]

@@ -8,37 +8,38 @@ from pymongo.client_session import ClientSession
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import MajorStatus
 
+# Whether an instance can be claimed, as an expression for update pipelines.
+IS_READY: Document = {
+    "$and": [
+        {"$eq": ["$status", str(MajorStatus.NEW)]},
+        {"$eq": [{"$ifNull": ["$waiting_for", []]}, []]},
+        {"$not": ["$claim.expires"]},
+    ]
+}
+
 
 def release(database: Database, parent: ObjectId, done: Sequence[int], session: ClientSession) -> None:
     """Let the children's instances go that waited for these Done instances of ``parent`` only."""
-    waiting = _of_children(database, parent, done, session)
-    if waiting is None:
-        return
     remaining = {"$setDifference": ["$waiting_for", [parent]]}
-    ready = {"$and": [{"$eq": ["$waiting_for", []]}, {"$not": ["$claim"]}]}
-    database.instances.update_many(
-        waiting | {"waiting_for": parent},
-        [{"$set": {"waiting_for": remaining}}, {"$set": {"claimable": ready}}],
-        session=session,
-    )
+    _update(database, parent, {"instanceId": {"$in": list(done)}, "waiting_for": parent}, remaining, session)
 
 
 def hold_back(database: Database, parent: ObjectId, numbers: Sequence[int], session: ClientSession) -> None:
-    """Make the children's instances wait again, if nobody has claimed them: their parent was rolled back."""
-    waiting = _of_children(database, parent, numbers, session)
-    if waiting is None:
-        return
-    database.instances.update_many(
-        waiting | {"claim": {"$exists": False}},
-        {"$addToSet": {"waiting_for": parent}, "$set": {"claimable": False}},
-        session=session,
-    )
+    """Make the children's instances wait again, since their parent was rolled back.
+
+    What was claimed or has run already goes on; it waits if it is rolled back itself.
+    """
+    more = {"$setUnion": [{"$ifNull": ["$waiting_for", []]}, [parent]]}
+    _update(database, parent, {"instanceId": {"$in": list(numbers)}}, more, session)
 
 
-def _of_children(
-    database: Database, parent: ObjectId, numbers: Sequence[int], session: ClientSession
-) -> Document | None:
+def _update(
+    database: Database, parent: ObjectId, chosen: Document, waiting_for: Document, session: ClientSession
+) -> None:
     jobs = [job["_id"] for job in database.jobs.find({"dependencies": parent}, {"_id": 1}, session=session)]
-    if not jobs:
-        return None
-    return {"job": {"$in": jobs}, "instanceId": {"$in": list(numbers)}, "status": str(MajorStatus.NEW)}
+    if jobs:
+        database.instances.update_many(
+            chosen | {"job": {"$in": jobs}},
+            [{"$set": {"waiting_for": waiting_for}}, {"$set": {"claimable": IS_READY}}],
+            session=session,
+        )

@@ -1,5 +1,6 @@
 """Claims: instances handed to one agent for a limited time, however many ask at once."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -7,7 +8,7 @@ from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database import children, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict
@@ -37,16 +38,17 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
     """
     return_expired(database)
     candidates = _candidates(database, request.site, request.limit)
-    expires, is_new = _record(database, request, candidates)
-    if expires > clock.now():
-        _take(database, request, expires)
+    record, is_new = _record(database, request, candidates)
+    if record["expires"] > clock.now():
+        _take(database, request, record["expires"], record["candidates"])
     claimed = _claimed(database, request)
     rounds = ROUNDS if is_new else 0  # who repeats a request gets no others than the first time
     while rounds and candidates and len(claimed) < request.limit:
         rounds -= 1
         candidates = _candidates(database, request.site, request.limit - len(claimed))
-        _note_candidates(database, request, candidates)
-        _take(database, request, expires)
+        note = {"$push": {"candidates": {"$each": candidates}}}
+        database.claims.update_one({"_id": request.request_id}, note)
+        _take(database, request, record["expires"], candidates)
         claimed = _claimed(database, request)
     return claimed
 
@@ -57,19 +59,26 @@ def return_expired(database: Database) -> int:
     The attempt stays current until the next claim, so that a late "Submitted" is still good.
     """
     expired = {"claim.expires": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
-    back = {"$set": {"claimable": True}, "$unset": {"claim": ""}}
+    back: list[Document] = [{"$unset": "claim"}, {"$set": {"claimable": children.IS_READY}}]
     return database.instances.update_many(expired, back).modified_count
 
 
-def _candidates(database: Database, site: str, limit: int) -> list[ObjectId]:
-    found = database.instances.find({"site": site, "claimable": True}, {"_id": 1}, sort=ORDER, limit=limit)
-    return [instance["_id"] for instance in found] if limit else []
+def _candidates(database: Database, site: str, limit: int) -> list[Document]:
+    """Return ids of claimable instances, those with the same number of attempts together.
+
+    That number is part of the claim: a repeated request must not take what was rolled back meanwhile.
+    """
+    found = database.instances.find({"site": site, "claimable": True}, {"attempt": 1}, sort=ORDER, limit=limit)
+    groups: defaultdict[int, list[ObjectId]] = defaultdict(list)
+    for instance in found if limit else ():
+        groups[instance["attempt"]].append(instance["_id"])
+    return [{"attempt": attempt, "ids": ids} for attempt, ids in groups.items()]
 
 
-def _record(database: Database, request: ClaimRequest, candidates: list[ObjectId]) -> tuple[datetime, bool]:
-    """Write down what this request is about to take, before it takes any; return its end and whether it is new."""
+def _record(database: Database, request: ClaimRequest, candidates: list[Document]) -> tuple[Document, bool]:
+    """Write down what this request is about to take, before it takes any; return that and whether it is new."""
     expires = clock.now() + request.lease
-    record = {
+    record: Document = {
         "_id": request.request_id,
         "site": request.site,
         "agent": request.agent,
@@ -81,26 +90,23 @@ def _record(database: Database, request: ClaimRequest, candidates: list[ObjectId
         database.claims.insert_one(record)
     except DuplicateKeyError:
         return _repeated(database, request), False
-    return expires, True
+    return record, True
 
 
-def _repeated(database: Database, request: ClaimRequest) -> datetime:
+def _repeated(database: Database, request: ClaimRequest) -> Document:
     record = database.claims.find_one({"_id": request.request_id}) or {}
     if (record.get("site"), record.get("agent")) != (request.site, request.agent):
         raise Conflict(f"request_id {request.request_id!r} was used by another agent: make one of your own")
-    expires: datetime = record["expires"]
-    return expires
+    return record
 
 
-def _note_candidates(database: Database, request: ClaimRequest, candidates: list[ObjectId]) -> None:
-    database.claims.update_one({"_id": request.request_id}, {"$push": {"candidates": {"$each": candidates}}})
-
-
-def _take(database: Database, request: ClaimRequest, expires: datetime) -> None:
-    """Take those of the recorded candidates that nobody has taken: the compare-and-set over the batch."""
-    record = database.claims.find_one({"_id": request.request_id}, {"candidates": 1}) or {"candidates": []}
+def _take(database: Database, request: ClaimRequest, expires: datetime, candidates: list[Document]) -> None:
+    """Take those candidates that nobody has taken: one compare-and-set over the batch."""
+    if not candidates:
+        return
+    groups = [{"_id": {"$in": group["ids"]}, "attempt": group["attempt"]} for group in candidates]
     database.instances.update_many(
-        {"_id": {"$in": record["candidates"]}, "claimable": True},
+        {"$or": groups, "claimable": True},
         {
             "$set": {
                 "claimable": False,

@@ -69,8 +69,12 @@ def _pipeline(body: str | None) -> list[Document]:
         "status_history": [{"status": str(MajorStatus.NEW), "minor_status": AWAITING, "update": time}],
         "handed_out": False,
         "active": False,
-        "claimable": {"$eq": [{"$ifNull": ["$waiting_for", []]}, []]},
     }
     if body is not None:
         fresh["body"] = {"$literal": body}
-    return [{"$set": {"attempts": attempts}}, {"$set": fresh}, {"$unset": list(FORGOTTEN)}]
+    return [
+        {"$set": {"attempts": attempts}},
+        {"$set": fresh},
+        {"$unset": list(FORGOTTEN)},
+        {"$set": {"claimable": children.IS_READY}},
+    ]
