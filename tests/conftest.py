@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
+from tests.served import served  # noqa: F401 - a fixture for all
 
 
 @pytest.fixture(scope="session")

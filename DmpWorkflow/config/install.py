@@ -1,11 +1,10 @@
 """Put a configuration file in its place."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from DmpWorkflow.config.loader import LoadedSettings, load
 from DmpWorkflow.utils.errors import ConfigurationError
+from DmpWorkflow.utils.files import write_private
 
 
 def install(source: Path, target: Path) -> LoadedSettings:
@@ -17,29 +16,7 @@ def install(source: Path, target: Path) -> LoadedSettings:
     loaded = load(source)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, source.read_bytes())
+        write_private(target, source.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{target}: cannot be installed: {error.strerror}") from error
     return loaded
-
-
-def _replace(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

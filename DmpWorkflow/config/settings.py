@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote_plus
 
 from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.units import parse_clock, parse_memory
@@ -156,6 +157,14 @@ class DatabaseSettings:
     name: str = _key("name", "dampe")
     user: str = _key("user", "")
     password: str = _key("password", "", secret=True)
+
+    @property
+    def address(self) -> str:
+        """The URI; made of host, user and password where none is given."""
+        if self.uri:
+            return self.uri
+        user = f"{quote_plus(self.user)}:{quote_plus(self.password)}@" if self.user else ""
+        return f"mongodb://{user}{self.host}"
 
 
 TASK_TYPES = ("Generation", "Digitization", "Reconstruction", "User", "Other", "Data", "SimuDigi", "Reco")

@@ -87,7 +87,7 @@ def _job(element: etree._Element, warnings: list[str]) -> JobDefinition:
     assert wrapper is not None, "the schema requires it"  # noqa: S101 - for the type checker
     return JobDefinition(
         executable=wrapper.get("executable", ""),
-        script=wrapper.text or "",
+        script=_script(wrapper.text or ""),
         input_files=_files(element, "InputFiles", warnings),
         output_files=_files(element, "OutputFiles", warnings),
         variables=_variables(element, warnings),
@@ -97,6 +97,12 @@ def _job(element: etree._Element, warnings: list[str]) -> JobDefinition:
         site=element.get("site", ""),
         priority=int(element.get("priority", "0")),
     )
+
+
+def _script(text: str) -> str:
+    """Return the script without the white space between its CDATA section and the closing tag."""
+    ended = text.rstrip(" \t\n\r")
+    return f"{ended}\n" if ended else ""
 
 
 def _files(job: etree._Element, section: str, warnings: list[str]) -> tuple[File, ...]:

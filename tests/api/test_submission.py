@@ -139,7 +139,7 @@ def test_a_legacy_entry_is_plain_json_with_the_originals_marker(database: Databa
     assert (entry["instanceId"], entry["release"], entry["exec_wrapper"], entry["wd"]) == (
         1,
         "5-1-2",
-        "true",
+        "true\n",
         "/data/run",
     )
     assert entry["MetaData"][0] == {"name": "DIR", "value": "/data/out", "var_type": "string"}

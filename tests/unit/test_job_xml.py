@@ -29,7 +29,7 @@ echo hostname
 def test_the_readmes_example_with_its_empty_elements() -> None:
     (job,), warnings = parse_jobs(README_EXAMPLE)
     assert (job.executable, job.input_files, job.output_files, job.variables) == ("/bin/bash", (), (), ())
-    assert job.script.startswith("\n#/bin/bash\necho hostname\n")
+    assert job.script == "\n#/bin/bash\necho hostname\n"
     assert warnings == [
         "line 4: an empty File in InputFiles is ignored",
         "line 7: an empty File in OutputFiles is ignored",
@@ -47,7 +47,7 @@ def test_everything_a_job_can_say() -> None:
         [
             JobDefinition(
                 executable="bash",
-                script="echo <hi>",
+                script="echo <hi>\n",
                 output_files=(File("o", "${A}/o", "root"),),
                 variables=(Variable("A", "$B", "str"),),
                 release="5-1-2",
@@ -137,7 +137,7 @@ names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 definitions = st.builds(
     JobDefinition,
     executable=words,
-    script=text,
+    script=text.map(lambda script: script.rstrip(" \t\n\r")).map(lambda script: f"{script}\n" if script else ""),
     input_files=st.lists(st.builds(File, source=words, target=words, file_type=text)).map(tuple),
     output_files=st.lists(st.builds(File, source=words, target=words, file_type=text)).map(tuple),
     variables=st.lists(st.builds(Variable, name=names, value=text, var_type=text), unique_by=lambda v: v.name).map(

@@ -1,5 +1,6 @@
 """Claims: instances handed to one agent for a limited time, however many ask at once."""
 
+import random
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +14,8 @@ from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict
 
-ROUNDS = 5  # further tries to win candidates where others took the first ones away
+ROUNDS = 10  # further tries to win candidates where others took the first ones away
+SPREAD = 4  # how much wider those who lost look, so that they do not all meet again
 CLAIMED_FIELDS = {"job": 1, "instanceId": 1, "attempt": 1, "body": 1, "status": 1, "claim": 1}
 KEEP_RECORD = timedelta(days=1)
 ORDER = [("priority", DESCENDING), ("_id", ASCENDING)]
@@ -45,7 +47,7 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
     rounds = ROUNDS if is_new else 0  # who repeats a request gets no others than the first time
     while rounds and candidates and len(claimed) < request.limit:
         rounds -= 1
-        candidates = _candidates(database, request.site, request.limit - len(claimed))
+        candidates = _candidates(database, request.site, request.limit - len(claimed), SPREAD)
         note = {"$push": {"candidates": {"$each": candidates}}}
         database.claims.update_one({"_id": request.request_id}, note)
         _take(database, request, record["expires"], candidates)
@@ -63,14 +65,17 @@ def return_expired(database: Database) -> int:
     return database.instances.update_many(expired, back).modified_count
 
 
-def _candidates(database: Database, site: str, limit: int) -> list[Document]:
+def _candidates(database: Database, site: str, limit: int, spread: int = 1) -> list[Document]:
     """Return ids of claimable instances, those with the same number of attempts together.
 
     That number is part of the claim: a repeated request must not take what was rolled back meanwhile.
     """
-    found = database.instances.find({"site": site, "claimable": True}, {"attempt": 1}, sort=ORDER, limit=limit)
+    if not limit:
+        return []
+    query = {"site": site, "claimable": True}
+    found = list(database.instances.find(query, {"attempt": 1}, sort=ORDER, limit=limit * spread))
     groups: defaultdict[int, list[ObjectId]] = defaultdict(list)
-    for instance in found if limit else ():
+    for instance in found if len(found) <= limit else random.sample(found, limit):
         groups[instance["attempt"]].append(instance["_id"])
     return [{"attempt": attempt, "ids": ids} for attempt, ids in groups.items()]
 

@@ -132,6 +132,12 @@ def by_name(database: Database, title: str, job_type: str = "", site: str = "") 
     return _required(found[0] if found else None, title)
 
 
+def sites(database: Database, jobs: set[ObjectId]) -> dict[ObjectId, str]:
+    """Return the site of each of these jobs that there is."""
+    found = database.jobs.find({"_id": {"$in": list(jobs)}}, {"execution_site": 1}) if jobs else ()
+    return {job["_id"]: job["execution_site"] for job in found}
+
+
 def _required(job: Document | None, name: str) -> Document:
     if job is None:
         raise NotFound(f"Could not find job {name}")

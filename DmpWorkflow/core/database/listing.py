@@ -1,6 +1,7 @@
 """Jobs and instances as lists and pages show them; read by key, never by skipping."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
@@ -25,10 +26,21 @@ def jobs_page(
     given = {"title": title, "type": job_type, "execution_site": site}
     query: Document = {name: value for name, value in given.items() if value}
     if before:
-        query["_id"] = {"$lt": object_id(before, "before")}
-    found = list(database.jobs.find(query, JOB_FIELDS, sort=[("_id", -1)], limit=limit + 1))
-    cursor = str(found[limit - 1]["_id"]) if len(found) > limit else None
-    return _with_counts(database, found[:limit]), cursor
+        time, last = _cursor(before)
+        query["$or"] = [{"created_at": {"$lt": time}}, {"created_at": time, "_id": {"$lt": last}}]
+    found = list(database.jobs.find(query, JOB_FIELDS, sort=[("created_at", -1), ("_id", -1)], limit=limit + 1))
+    return _with_counts(database, found[:limit]), _cursor_after(found[limit - 1]) if len(found) > limit else None
+
+
+def _cursor_after(job: Document) -> str:
+    return f"{int(job['created_at'].timestamp() * 1000)}-{job['_id']}"
+
+
+def _cursor(text: str) -> tuple[datetime, ObjectId]:
+    milliseconds, _, last = text.partition("-")
+    if not (milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) < 15 and ObjectId.is_valid(last)):
+        raise InvalidInput(f"before: {text[:40]!r} is no cursor: take the one that the last page named")
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC), ObjectId(last)
 
 
 def job_summary(database: Database, job: Document) -> Document:
@@ -115,18 +127,34 @@ def find_instances(
     instance: int | None = None,
     n_min: int | None = None,
     n_max: int | None = None,
+    site: str = "",
 ) -> list[Document]:
     """Return jobId and instanceId of the instances that match, n_min < number <= n_max, the youngest first."""
-    jobs = [job["_id"] for job in database.jobs.find({"title": title, "type": job_type}, {"_id": 1})]
-    query: dict[str, Any] = {"job": {"$in": jobs}}
-    if status != "Any":
-        query["status"] = str(_status(status))
-    bounds = {"$gt": n_min, "$lte": n_max, "$eq": instance}
-    if bounds := {operator: value for operator, value in bounds.items() if value is not None}:
-        query["instanceId"] = bounds
+    named = {"title": title, "type": job_type} | ({"execution_site": site} if site else {})
+    jobs = [job["_id"] for job in database.jobs.find(named, {"_id": 1})]
+    query = _chosen({"$in": jobs}, status, n_min, n_max, instance)
     found = database.instances.find(query, {"job": 1, "instanceId": 1, "_id": 0}, limit=MOST_FOUND)
     pairs = sorted(((item["job"], item["instanceId"]) for item in found), reverse=True)
     return [{"instanceId": number, "jobId": str(job)} for job, number in pairs]
+
+
+def numbers(
+    database: Database, job: ObjectId, status: str = "Any", n_min: int | None = None, n_max: int | None = None
+) -> list[int]:
+    """Return the numbers of a job's instances in a status, n_min < number <= n_max, in their order."""
+    query = _chosen(job, status, n_min, n_max, None)
+    found = database.instances.find(query, {"instanceId": 1, "_id": 0}, sort=[("instanceId", 1)])
+    return [item["instanceId"] for item in found]
+
+
+def _chosen(job: Any, status: str, n_min: int | None, n_max: int | None, instance: int | None) -> Document:
+    query: Document = {"job": job}
+    if status != "Any":
+        query["status"] = str(_status(status))
+    bounds = {"$gt": n_min, "$lte": n_max, "$eq": instance}
+    if given := {operator: value for operator, value in bounds.items() if value is not None}:
+        query["instanceId"] = given
+    return query
 
 
 def watched(database: Database, site: str) -> list[Document]:
@@ -151,10 +179,3 @@ def _status(text: str) -> MajorStatus:
         return MajorStatus(text)
     except ValueError:
         raise InvalidInput(f"status {text!r}: expected one of {', '.join(MajorStatus)}") from None
-
-
-def object_id(text: str, name: str) -> ObjectId:
-    """Return the id in ``text``; raises InvalidInput naming the field."""
-    if not ObjectId.is_valid(text):
-        raise InvalidInput(f"{name}: {text!r} is no id: expected 24 hexadecimal digits")
-    return ObjectId(text)

@@ -1,0 +1,130 @@
+"""Jobs and instances: made, listed, shown, rolled back."""
+
+from typing import Any
+
+from bson import ObjectId
+from flask import Blueprint, current_app, request
+
+from DmpWorkflow.core.database import jobs, listing
+from DmpWorkflow.core.database.connection import Document
+from DmpWorkflow.core.database.creation import create_instances
+from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
+from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
+from DmpWorkflow.frontend.api import schemas
+from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse
+
+blueprint = Blueprint("jobs", __name__)
+
+NO_PARENT = ("", "None")
+
+
+@blueprint.post("/job/")
+@requires(Right.SUBMIT)
+def create_job() -> dict[str, Any]:
+    """Make the jobs of an XML file, with instances."""
+    given = parse(schemas.NewJob)
+    file = request.files.get("file")
+    if file is None:
+        raise Malformed("file: the XML is missing")
+    submission = Submission(
+        xml=file.read(),
+        title=given.taskname if given.taskname != "None" else "",
+        type=given.t_type if given.t_type not in ("None", "NONE") else "",
+        site=given.site if given.site != "None" else "",
+        instances=given.n_instances,
+        overrides=overrides(given.override_dict),
+        parents=_parents(),
+        replace=given.replace,
+        priority=given.priority,
+    )
+    rows, warnings = submit_xml(database(), submission, _words())
+    return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
+
+
+def _parents() -> tuple[str, ...]:
+    values = [part.strip() for value in request.form.getlist("depends") for part in value.split(",")]
+    return tuple(value for value in values if value not in NO_PARENT)
+
+
+def _words() -> Words:
+    words = current_app.config["DAMPE_SETTINGS"].jobdb
+    return Words(types=words.task_types, sites=words.batch_sites)
+
+
+@blueprint.post("/jobInstances/")
+@requires(Right.SUBMIT)
+def add_instances() -> dict[str, Any]:
+    """Add instances to a job."""
+    given = parse(schemas.NewInstances)
+    job = jobs.by_name(database(), given.taskname, given.tasktype, given.site)
+    text = overrides(given.override_dict).to_json()
+    numbers = create_instances(database(), job["_id"], given.n_instances, text, first=given.instanceId)
+    return {
+        "result": "ok",
+        "jobID": str(job["_id"]),
+        "first": numbers[0] if numbers else None,
+        "last": numbers[-1] if numbers else None,
+    }
+
+
+@blueprint.get("/job/")
+@requires(Right.READ)
+def list_jobs() -> dict[str, Any]:
+    """List jobs, the youngest first."""
+    given = parse(schemas.JobQuery)
+    if own_site():
+        check_site(given.site or own_site())
+    found, cursor = listing.jobs_page(
+        database(), given.limit, given.before, given.title, given.type, given.site or own_site()
+    )
+    return {"result": "ok", "jobs": found, "next": cursor}
+
+
+@blueprint.get("/job/<slug>/")
+@requires(Right.READ)
+def show_job(slug: str) -> dict[str, Any]:
+    """Show one job with its XML."""
+    return {"result": "ok", "job": listing.job_summary(database(), _seen(slug))}
+
+
+@blueprint.get("/job/<slug>/instances/")
+@requires(Right.READ)
+def list_instances(slug: str) -> dict[str, Any]:
+    """List a job's instances in the order of their numbers."""
+    given = parse(schemas.InstanceQuery)
+    rows, after = listing.instances_page(database(), _seen(slug)["_id"], given.limit, given.after, given.status)
+    return {"result": "ok", "instances": rows, "next": after}
+
+
+@blueprint.get("/job/<slug>/instances/<int:number>/")
+@requires(Right.READ)
+def show_instance(slug: str, number: int) -> dict[str, Any]:
+    """Show all that is known of one instance."""
+    number = min(number, schemas.INT64)
+    return {"result": "ok", "instance": listing.instance_detail(database(), _seen(slug)["_id"], number)}
+
+
+def _seen(slug: str) -> Document:
+    job = jobs.by_slug(database(), slug)
+    sees(job)
+    return job
+
+
+@blueprint.post("/rollback/")
+@requires(Right.SUBMIT)
+def roll_back_instances() -> dict[str, Any]:
+    """Roll instances of a job back: those named, or those in a status and a range of numbers."""
+    if not request.is_json:
+        raise Malformed("the body must be a JSON object")
+    given = parse(schemas.RollBack, parameters())
+    job = _by_slug_or_id(given.job)
+    numbers = given.instances
+    if numbers is None:
+        numbers = listing.numbers(database(), job["_id"], given.status or "Failed", given.n_min, given.n_max)
+    text = None if given.override_dict is None else overrides(given.override_dict).to_json()
+    return {"result": "ok", "rolled_back": roll_back(database(), job["_id"], numbers, text)}
+
+
+def _by_slug_or_id(word: str) -> Document:
+    return jobs.by_id(database(), ObjectId(word)) if ObjectId.is_valid(word) else jobs.by_slug(database(), word)

@@ -1,0 +1,167 @@
+"""The description of the API as OpenAPI 3.1, made from the routes themselves and the schemas of their requests."""
+
+import re
+from typing import Any, NamedTuple
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+import DmpWorkflow
+from DmpWorkflow.frontend.access import RIGHTS, Right
+from DmpWorkflow.frontend.api import schemas
+
+REFERENCE = "#/components/schemas/{model}"
+PATH_TYPES = {"int": {"type": "integer", "minimum": 0}, "default": {"type": "string"}}
+CONVERTER = re.compile(r"<(?:(?P<type>\w+):)?(?P<name>\w+)>")
+
+
+class Takes(NamedTuple):
+    """What a route takes: the model, and in which encodings."""
+
+    model: type[BaseModel]
+    query: bool = False
+    json: bool = False
+    form: bool = False
+    file: bool = False
+
+
+class JsonArguments(BaseModel):
+    """POST /jobstatus/ as JSON: the arguments of one report."""
+
+    args: schemas.StatusArguments
+
+
+REQUESTS: dict[str, Takes] = {
+    "jobs.create_job": Takes(schemas.NewJob, file=True),
+    "jobs.add_instances": Takes(schemas.NewInstances, json=True, form=True),
+    "jobs.list_jobs": Takes(schemas.JobQuery, query=True),
+    "jobs.list_instances": Takes(schemas.InstanceQuery, query=True),
+    "jobs.roll_back_instances": Takes(schemas.RollBack, json=True),
+    "status.report": Takes(JsonArguments, json=True),
+    "status.report_many": Takes(schemas.BulkReports, json=True),
+    "status.find": Takes(schemas.StatusQuery, query=True),
+    "sites.claim": Takes(schemas.Claim, json=True),
+    "sites.old_claim": Takes(schemas.OldClaim, query=True),
+    "sites.agent_heartbeat": Takes(schemas.AgentHeartbeat, json=True),
+    "sites.heartbeat": Takes(schemas.Heartbeat, json=True, form=True),
+    "sites.list_heartbeats": Takes(schemas.Limit, query=True),
+    "sites.watched": Takes(schemas.Site, query=True),
+    "sites.change_catalogue": Takes(schemas.CatalogueChange, json=True, form=True),
+    "sites.list_files": Takes(schemas.CatalogueQuery, query=True),
+}
+ERRORS = {
+    "400": "the request cannot be read",
+    "401": "a credential is needed",
+    "403": "the credential does not allow it",
+    "404": "there is no such thing",
+    "409": "the present state does not allow it",
+    "413": "the body is too large",
+    "415": "the encoding is not understood",
+    "422": "a field is not valid",
+    "503": "try again later",
+}
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """Return the OpenAPI document of all API routes of ``app``."""
+    paths: dict[str, dict[str, Any]] = {}
+    for rule in app.url_map.iter_rules():
+        right = getattr(app.view_functions[rule.endpoint], RIGHTS, None)
+        if right is None or rule.endpoint.startswith("pages."):
+            continue
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            path = CONVERTER.sub(r"{\g<name>}", rule.rule)
+            paths.setdefault(path, {})[method.lower()] = _operation(app, rule.endpoint, rule.rule, right)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "DmpWorkflow", "version": DmpWorkflow.__version__},
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic", "description": "any user name, the token as password"},
+            },
+        },
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    models = {takes.model for takes in REQUESTS.values()} | {schemas.StatusArguments}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, found = models_json_schema([(model, "validation") for model in ordered], ref_template=REFERENCE)
+    reply = {"type": "object", "required": ["result"], "properties": {"result": {"enum": ["ok", "nok"]}}}
+    nok = {"result": {"const": "nok"}, "error": {"type": "string"}}
+    definitions: dict[str, Any] = found["$defs"]
+    return definitions | {
+        "Reply": reply,
+        "Error": {"type": "object", "required": ["result", "error"], "properties": nok},
+    }
+
+
+def _operation(app: Flask, endpoint: str, rule: str, right: Right) -> dict[str, Any]:
+    summary = (app.view_functions[endpoint].__doc__ or endpoint).strip()
+    operation: dict[str, Any] = {
+        "operationId": endpoint.replace(".", "_"),
+        "summary": summary,
+        "parameters": _path_parameters(rule),
+        "responses": _responses(endpoint),
+        "security": [] if right is Right.PUBLIC else [{"bearer": []}, {"basic": []}],
+    }
+    if takes := REQUESTS.get(endpoint):
+        operation["parameters"] += _query(takes) if takes.query else []
+        if content := _content(takes):
+            operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _path_parameters(rule: str) -> list[dict[str, Any]]:
+    return [
+        {"name": found["name"], "in": "path", "required": True, "schema": PATH_TYPES[found["type"] or "default"]}
+        for found in CONVERTER.finditer(rule)
+    ]
+
+
+def _query(takes: Takes) -> list[dict[str, Any]]:
+    schema = takes.model.model_json_schema()
+    required = schema.get("required", [])
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": _plain(field)}
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _plain(field: dict[str, Any]) -> dict[str, Any]:
+    """Leave out null: a query cannot hold it."""
+    options = [option for option in field.get("anyOf", []) if option.get("type") != "null"]
+    return options[0] if options else {name: value for name, value in field.items() if name != "default"}
+
+
+def _content(takes: Takes) -> dict[str, Any]:
+    reference = {"$ref": REFERENCE.format(model=takes.model.__name__)}
+    content: dict[str, Any] = {}
+    if takes.json:
+        content["application/json"] = {"schema": reference}
+    if takes.form:
+        content["application/x-www-form-urlencoded"] = {"schema": reference}
+    if takes.file:
+        file = {
+            "type": "object",
+            "required": ["file"],
+            "properties": {"file": {"type": "string", "format": "binary"}},
+        }
+        content["multipart/form-data"] = {"schema": {"allOf": [reference, file]}}
+    return content
+
+
+def _responses(endpoint: str) -> dict[str, Any]:
+    if endpoint == "service.schema":
+        return {"200": {"description": "the schema", "content": {"application/xml": {"schema": {"type": "string"}}}}}
+    reply, error = (
+        {"application/json": {"schema": {"$ref": REFERENCE.format(model=name)}}} for name in ("Reply", "Error")
+    )
+    if endpoint == "service.openapi":
+        reply = {"application/json": {"schema": {"type": "object"}}}
+    failures = {status: {"description": text, "content": error} for status, text in ERRORS.items()}
+    return {"200": {"description": "done", "content": reply}} | failures

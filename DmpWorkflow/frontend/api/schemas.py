@@ -1,0 +1,217 @@
+"""What requests look like. Old clients send these as forms, where every value is a text."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from DmpWorkflow.core.database.creation import MOST_AT_ONCE
+from DmpWorkflow.core.database.reporting import LOG_LIMIT
+
+INT64 = 2**63 - 1
+ID = r"^[0-9a-fA-F]{24}$"
+
+
+def _none(value: Any) -> Any:
+    """Old clients write str(None) for nothing."""
+    return None if value in ("", "None") else value
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Id = Annotated[str, StringConstraints(pattern=ID)]
+Number = Annotated[int, Field(ge=0, le=INT64)]
+Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
+OptionalNumber = Annotated[Number | None, BeforeValidator(_none)]
+OptionalText = Annotated[Text | None, BeforeValidator(_text)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """A request of a new client: what is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewJob(BaseModel):
+    """POST /job/, the fields beside the file."""
+
+    taskname: Text = ""
+    t_type: Text = ""
+    site: Text = ""
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE)] = 0
+    override_dict: Any = None
+    replace: bool = False
+    priority: Annotated[Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None, BeforeValidator(_none)] = None
+
+
+class NewInstances(BaseModel):
+    """POST /jobInstances/."""
+
+    taskname: Text
+    tasktype: Text = ""
+    site: Text = ""
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE)] = 1
+    override_dict: Any = None
+    instanceId: OptionalNumber = None
+
+
+class StatusArguments(BaseModel):
+    """One report, or a roll-back (major_status "New")."""
+
+    t_id: Id
+    inst_id: Number
+    major_status: Text
+    minor_status: OptionalText = None
+    attempt: Number | None = None
+    sequence: Number | None = None
+    runner: Text | None = None
+    site: OptionalText = None
+    hostname: OptionalText = None
+    batchId: OptionalText = None
+    cpu: Amount | None = None
+    memory: Amount | None = None
+    cpu_max: Amount | None = None
+    mem_max: Amount | None = None
+    Nevents: OptionalNumber = None
+    log: Annotated[str, Field(max_length=16 * LOG_LIMIT)] | None = None
+    body: Any = None
+    lost: bool = False
+    created_at: Any = None
+    status_history: Any = None
+
+
+class BulkReports(Strict):
+    """POST /jobstatusBulk/ as JSON."""
+
+    reports: Annotated[list[dict[str, Any]], Field(max_length=1000)]
+
+
+class BulkItem(BaseModel):
+    """One item of the fork's bulk report."""
+
+    t_id: Id
+    instanceId: Number
+
+
+class StatusQuery(BaseModel):
+    """GET /jobstatus/."""
+
+    title: Text
+    type: Text = "Generation"
+    stat: Text = "Any"
+    inst: OptionalNumber = None
+    n_min: OptionalNumber = None
+    n_max: OptionalNumber = None
+
+
+class OldClaim(BaseModel):
+    """GET /newjobs/."""
+
+    site: Text = "local"
+    limit: Annotated[int, Field(ge=0, le=10_000)] = 1000
+    status: Text = "New"
+    status_list: Text = ""
+    fastQuery: Text = ""
+    type: Text = ""
+    pilot: Text = ""
+
+
+class Claim(Strict):
+    """POST /newjobs/."""
+
+    site: Text
+    limit: Annotated[int, Field(ge=1, le=1000)]
+    agent: Annotated[Text, Field(min_length=1)]
+    request_id: Annotated[Text, Field(min_length=8)]
+    lease: Annotated[int, Field(ge=60, le=86400, description="seconds")] = 3600
+
+
+class Hold(Strict):
+    """An attempt that an agent has in its batch system."""
+
+    job_id: Id
+    instance_id: Number
+    attempt: Number
+
+
+class AgentHeartbeat(Strict):
+    """POST /agents/heartbeat/."""
+
+    site: Text
+    agent: Annotated[Text, Field(min_length=1)]
+    hostname: Text
+    version: Text
+    problem: Text | None = None
+    holds: Annotated[list[Hold], Field(max_length=5000)] = []
+
+
+class Heartbeat(BaseModel):
+    """POST /testDB/."""
+
+    hostname: Text
+    process: Text = "default"
+    version: Text = ""
+    timestamp: Any = None
+
+
+class Limit(BaseModel):
+    """GET /testDB/."""
+
+    limit: Annotated[int, Field(ge=0, le=10_000)] = 1000
+
+
+class RollBack(Strict):
+    """POST /rollback/."""
+
+    job: Text
+    instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
+    status: Text | None = None
+    n_min: Number | None = None
+    n_max: Number | None = None
+    override_dict: dict[str, Any] | None = None
+
+
+class CatalogueChange(BaseModel):
+    """POST /datacat/."""
+
+    filename: Annotated[str, Field(min_length=1, max_length=1024 * 1024)]
+    site: Text
+    action: Text
+    status: Text = "New"
+    filetype: Text = "root"
+    overwrite: bool = False
+
+
+class CatalogueQuery(BaseModel):
+    """GET /datacat/."""
+
+    site: Text = ""
+    status: Text = ""
+    filetype: Text = ""
+    limit: Annotated[int, Field(ge=0, le=100_000)] = 1000
+
+
+class Site(BaseModel):
+    """GET /watchdog/."""
+
+    site: Text
+
+
+class JobQuery(BaseModel):
+    """GET /job/."""
+
+    title: Text = ""
+    type: Text = ""
+    site: Text = ""
+    before: Text = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class InstanceQuery(BaseModel):
+    """GET /job/<slug>/instances/."""
+
+    status: Text = ""
+    after: Number = 0
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 100

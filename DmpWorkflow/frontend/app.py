@@ -1,0 +1,38 @@
+"""The application: settings in, a Flask application out, nothing global."""
+
+import logging
+
+from flask import Flask
+
+from DmpWorkflow.config.settings import Settings
+from DmpWorkflow.core.database import credentials
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.frontend import access, failures
+from DmpWorkflow.frontend.api import jobs, service, sites, status
+
+LARGEST_BODY = 16 * 1024 * 1024  # bytes
+LARGEST_FIELD = 4 * 1024 * 1024  # bytes of one form field in memory
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> Flask:
+    """Return the application, with its database ready; refuses routes that declare no right."""
+    app = Flask(__name__, static_folder=None)
+    app.config.update(
+        DAMPE_SETTINGS=settings,
+        MAX_CONTENT_LENGTH=LARGEST_BODY,
+        MAX_FORM_MEMORY_SIZE=LARGEST_FIELD,
+        JSON_SORT_KEYS=False,
+    )
+    database = Database(settings.database.address, settings.database.name)
+    database.prepare()
+    app.extensions["dampe_database"] = database
+    app.extensions["dampe_signing_key"] = credentials.secret(database)
+    failures.init_app(app)
+    for module in (jobs, status, sites, service):
+        app.register_blueprint(module.blueprint)
+    access.check_declarations(app)
+    if settings.server.auth == "off":
+        log.warning("auth = off: everybody who reaches this server may do everything")
+    return app

@@ -1,0 +1,60 @@
+"""Errors as replies: one line, never a trace."""
+
+import logging
+
+from flask import Flask, Response, jsonify, request
+from pymongo.errors import PyMongoError
+from werkzeug.exceptions import HTTPException
+
+from DmpWorkflow.core.reports import StaleAttempt
+from DmpWorkflow.frontend.parameters import is_old_style
+from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
+
+log = logging.getLogger(__name__)
+
+
+def init_app(app: Flask) -> None:
+    """Answer errors of every kind in the form that the client understands."""
+    app.register_error_handler(DmpWorkflowError, answer)
+    app.register_error_handler(PyMongoError, _database_failed)
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(Exception, _failed)
+
+
+def answer(error: DmpWorkflowError) -> Response:
+    """Return the reply for an error of ours."""
+    body: dict[str, object] = {"result": "nok", "error": str(error)}
+    if request.path == "/job/":
+        body["jobID"] = "None"  # the original's habit, and harmless
+    if isinstance(error, StaleAttempt):
+        body["stop"] = True
+    reply = jsonify(body)
+    reply.status_code = _status(error.http_status)
+    if error.http_status == 401:
+        reply.headers["WWW-Authenticate"] = 'Basic realm="DmpWorkflow"'
+    if error.transient:
+        reply.headers["Retry-After"] = "5"
+    return reply
+
+
+def _status(status: int) -> int:
+    """Old clients read HTTP 200 with "nok"; what they must not take for an answer keeps its status."""
+    return 200 if is_old_style() and status not in (401, 403, 503) else status
+
+
+def _database_failed(error: PyMongoError) -> Response:
+    log.error("%s %s: database: %s", request.method, request.path, error)
+    return answer(Unavailable("the database does not answer now: try again"))
+
+
+def _refused(error: HTTPException) -> Response:
+    reply = jsonify({"result": "nok", "error": f"{error.name}: {request.method} {request.path}"})
+    reply.status_code = error.code or 500
+    if error.response is None and hasattr(error, "valid_methods") and error.valid_methods:
+        reply.headers["Allow"] = ", ".join(error.valid_methods)
+    return reply
+
+
+def _failed(error: Exception) -> Response:
+    log.exception("%s %s failed", request.method, request.path, exc_info=error)
+    return answer(DmpWorkflowError("the server failed at this request: its log says why"))

@@ -1,0 +1,108 @@
+"""Parameters as clients send them: old ones in forms, also with GET, new ones as JSON."""
+
+import ast
+import json
+from typing import Any, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import BadRequest
+
+from DmpWorkflow.core.overrides import Overrides, from_mapping
+from DmpWorkflow.utils.errors import InvalidInput
+
+LONGEST_LITERAL = 64 * 1024  # characters of a dictionary inside a form field
+DEEPEST_LITERAL = 20
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Malformed(InvalidInput):
+    """The request cannot be read."""
+
+    http_status = 400
+
+
+def is_old_style() -> bool:
+    """Say whether this is a form-encoded request, whose sender reads "result" and no HTTP status."""
+    if request.is_json:
+        return False
+    given = request.authorization
+    if given is not None and given.type == "bearer":
+        return False
+    return bool(request.form or request.files) or request.method == "POST"
+
+
+def parameters() -> dict[str, Any]:
+    """Return all parameters: query string, form and JSON body alike."""
+    found: dict[str, Any] = request.args.to_dict() | request.form.to_dict()
+    return found | (_json_object() if request.is_json else {})
+
+
+def _json_object() -> dict[str, Any]:
+    try:
+        body = request.get_json()
+    except (BadRequest, RecursionError) as error:
+        raise Malformed("the body is no valid JSON") from error
+    if not isinstance(body, dict):
+        raise Malformed("the body must be a JSON object")
+    return body
+
+
+def parse(model: type[Model], values: dict[str, Any] | None = None) -> Model:
+    """Return the parameters as ``model``; raises InvalidInput naming the field."""
+    try:
+        return model.model_validate(parameters() if values is None else values)
+    except ValidationError as error:
+        raise InvalidInput(explain(error)) from error
+
+
+def explain(error: ValidationError) -> str:
+    """Return a validation error as one line: every field and what is wrong with it."""
+    parts = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        place = ".".join(map(str, problem["loc"]))
+        parts.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}" if place else problem["msg"])
+    return "; ".join(parts)
+
+
+def dictionary(value: Any, field: str) -> dict[str, Any]:
+    """Return a dictionary from an object, JSON text or a Python literal, as old clients write it."""
+    if value in (None, "", "None"):
+        return {}
+    if isinstance(value, str):
+        value = _literal(value, field)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{field}: expected a dictionary")
+    return value
+
+
+def _literal(text: str, field: str) -> Any:
+    if len(text) > LONGEST_LITERAL:
+        raise InvalidInput(f"{field}: longer than {LONGEST_LITERAL} characters")
+    if _depth(text) > DEEPEST_LITERAL:
+        raise InvalidInput(f"{field}: nested deeper than {DEEPEST_LITERAL}")
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise InvalidInput(f"{field}: neither JSON nor a Python literal") from error
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for letter in text:
+        if letter in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in ")]}":
+            depth -= 1
+    return deepest
+
+
+def overrides(value: Any) -> Overrides:
+    """Return the overrides in an ``override_dict`` or ``body`` parameter."""
+    return from_mapping(dictionary(value, "override_dict"))

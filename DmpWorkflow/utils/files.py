@@ -1,0 +1,28 @@
+"""Files that a reader sees whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_private(target: Path, content: bytes) -> None:
+    """Put a file in its place, atomically, such that only its owner may read it (mode 0600); it survives a crash."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
