@@ -1,0 +1,285 @@
+"""The agent of a site: one cycle after the other, each safe to be stopped anywhere and started again."""
+
+import logging
+import random
+import signal
+import socket
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import DmpWorkflow
+from DmpWorkflow.backend import work_files
+from DmpWorkflow.backend.interface import AttemptKey, Backend, BatchJob, Ending, Submission, Submitted
+from DmpWorkflow.backend.journal import Held, Journal, agent_folder, opened
+from DmpWorkflow.backend.outbox import outboxes
+from DmpWorkflow.backend.reporter import Sender
+from DmpWorkflow.client import Client
+from DmpWorkflow.config.settings import Settings
+from DmpWorkflow.utils.errors import ConfigurationError, Conflict, DmpWorkflowError, Unavailable
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1000  # the most that the server takes in one request
+HOLDS = 5000
+MISSING_BEFORE_LOST = 2  # successful queries that do not find a job, before its history is asked
+JITTER = 0.1  # share of the pause between cycles, so that agents do not all come at once
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much to take: at most ``chunk`` in a cycle, and no more than ``in_system`` in the batch system."""
+
+    chunk: int = 100
+    in_system: int | None = None
+
+
+@dataclass
+class CycleResult:
+    """What a cycle did, for its user."""
+
+    in_system: int = 0
+    claimed: int = 0
+    submitted: int = 0
+    adopted: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    delivered: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def run_cycle(
+    settings: Settings,
+    client: Client,
+    backend: Backend,
+    limits: Limits = Limits(),
+    python: str = "",
+) -> CycleResult:
+    """Run one cycle. Raises Unavailable if server or batch system do not answer, Conflict beside another agent."""
+    if not settings.site.workdir:
+        raise ConfigurationError("[site] workdir is not set: the agent keeps work folders and its journal there")
+    with opened(agent_folder(Path(settings.site.workdir), settings.site.name)) as journal:
+        return Cycle(settings, client, backend, journal, python).run(limits)
+
+
+def run_loop(settings: Settings, client: Client, backend: Backend, limits: Limits, pause: float, python: str) -> None:
+    """Run cycles with ``pause`` seconds between them until SIGTERM or SIGINT; a failed one is logged."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.is_set():
+        try:
+            log.info("%s", summary(run_cycle(settings, client, backend, limits, python)))
+        except DmpWorkflowError as error:
+            log.error("%s", error)
+        stop.wait(pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - spreads load, guards nothing
+
+
+def summary(result: CycleResult) -> str:
+    """Return one line for people."""
+    parts = {name: getattr(result, name) for name in ("adopted", "cancelled", "lost", "delivered")}
+    more = "".join(f", {number} {name}" for name, number in parts.items() if number)
+    return f"{result.in_system} in the system, {result.claimed} claimed, {result.submitted} submitted{more}"
+
+
+class Cycle:
+    """One cycle and what it knows."""
+
+    def __init__(self, settings: Settings, client: Client, backend: Backend, journal: Journal, python: str) -> None:
+        self.settings = settings
+        self.client = client
+        self.backend = backend
+        self.journal = journal
+        self.python = python
+        self.result = CycleResult()
+
+    def run(self, limits: Limits) -> CycleResult:
+        """Do all of it, in an order in which each step may fail or be the last."""
+        self._deliver_kept_reports()
+        try:
+            jobs = dict(self.backend.query())
+        except Unavailable as error:
+            self._beat([], str(error))
+            raise
+        self.result.in_system = len(jobs)
+        self._hold(jobs.values())
+        self._follow(self._ask_server(), jobs)
+        self._conclude_lost(jobs)
+        self._claim(limits, jobs)
+        return self.result
+
+    def _deliver_kept_reports(self) -> None:
+        """Deliver what payloads left; a payload that is still there delivers its own."""
+        for outbox in outboxes(work_files.outbox_folder(self.settings)):
+            with Sender(outbox.delivery) as send:
+                self.result.delivered += outbox.deliver(send).sent
+
+    def _hold(self, jobs: Iterable[BatchJob]) -> None:
+        """Take up jobs that are in the batch system under our names but not in the journal."""
+        for job in jobs:
+            held = self.journal.held.setdefault(job.key, Held(job.key, job.batch_id))
+            held.missing = 0
+
+    def _ask_server(self) -> dict[AttemptKey, str]:
+        keys = list(self.journal.held)
+        answers: dict[AttemptKey, str] = {}
+        for start in range(0, max(len(keys), 1), HOLDS):
+            part = keys[start : start + HOLDS]
+            answers |= dict(zip(part, self._beat(part), strict=True))
+        return answers
+
+    def _beat(self, keys: Sequence[AttemptKey], problem: str | None = None) -> list[str]:
+        beat = {
+            "site": self.settings.site.name,
+            "agent": self.journal.agent,
+            "hostname": socket.gethostname(),
+            "version": DmpWorkflow.__version__,
+        }
+        return self.client.agent_heartbeat(
+            beat | ({"problem": problem[:1000]} if problem else {}), [_named(key) for key in keys]
+        )
+
+    def _follow(self, answers: Mapping[AttemptKey, str], jobs: dict[AttemptKey, BatchJob]) -> None:
+        """Do what the server answered for each that we hold."""
+        adopt = [self.journal.held[key] for key, answer in answers.items() if answer == "adopt"]
+        self._report([_submitted(held.key, held.batch_id) for held in adopt])
+        self.result.adopted += len(adopt)
+        over = [key for key, answer in answers.items() if answer in ("cancel", "unknown")]
+        self._cancel([jobs.pop(key) for key in over if key in jobs])
+        for key in over:
+            if key not in jobs:
+                del self.journal.held[key]
+        self.journal.save()
+
+    def _cancel(self, jobs: Sequence[BatchJob]) -> None:
+        if jobs:
+            self.backend.cancel(jobs)
+            self.result.cancelled += len(jobs)
+
+    def _conclude_lost(self, jobs: Mapping[AttemptKey, BatchJob]) -> None:
+        """Report what more than one successful query did not find, and whose history was asked as well."""
+        gone = [held for key, held in self.journal.held.items() if key not in jobs]
+        for held in gone:
+            held.missing += 1
+        lost = [held.key for held in gone if held.missing >= MISSING_BEFORE_LOST]
+        if lost:
+            endings = self.backend.endings(lost)
+            self._report([_lost(key, endings.get(key)) for key in lost])
+            self.result.lost += len(lost)
+            for key in lost:
+                del self.journal.held[key]
+        if gone:
+            self.journal.save()
+
+    def _claim(self, limits: Limits, jobs: Mapping[AttemptKey, BatchJob]) -> None:
+        """Take new work, or go on with a claim that was interrupted."""
+        claim = self.journal.claim
+        if claim is None:
+            room = limits.chunk if limits.in_system is None else min(limits.chunk, limits.in_system - len(jobs))
+            if room < 1:
+                return
+            claim = self.journal.open_claim(min(room, CHUNK))
+        try:
+            work = self.client.claim(
+                self.settings.site.name, claim.limit, agent=self.journal.agent, request_id=claim.request_id
+            )
+        except Conflict:
+            self.journal.claim = None  # the journal was copied: that claim is another agent's
+            self.journal.save()
+            raise
+        self.result.claimed = len(work["instances"])
+        self._submit(work, jobs)
+        self.journal.claim = None
+        self.journal.save()
+
+    def _submit(self, work: Json, jobs: Mapping[AttemptKey, BatchJob]) -> None:
+        """Submit what is not in the batch system yet, note it, and report it."""
+        known = self._already_submitted(work["instances"], jobs)
+        submissions, refused = self._prepare(work, known)
+        results = [*known.values(), *self.backend.submit(submissions)] if submissions else list(known.values())
+        accepted = [result for result in results if result.batch_id]
+        folders = {submission.key: str(submission.folder) for submission in submissions}
+        for result in accepted:
+            held = Held(result.key, str(result.batch_id), folders.get(result.key, ""))
+            self.journal.held.setdefault(result.key, held)
+        self.journal.save()
+        self.result.submitted = len(accepted)
+        refused += [_refused(result.key, result.error) for result in results if not result.batch_id]
+        self.result.problems += [str(report["log"]) for report in refused]
+        self._report([_submitted(result.key, str(result.batch_id)) for result in accepted] + refused)
+
+    def _already_submitted(
+        self, instances: Sequence[Json], jobs: Mapping[AttemptKey, BatchJob]
+    ) -> dict[AttemptKey, Submitted]:
+        """Return what of a repeated claim an earlier cycle submitted, by the queue, the journal or the history."""
+        keys = [_key(instance) for instance in instances]
+        known = {key: Submitted(key, jobs[key].batch_id) for key in keys if key in jobs}
+        known |= {key: Submitted(key, held.batch_id) for key in keys if (held := self.journal.held.get(key))}
+        ended = self.backend.endings([key for key in keys if key not in known])
+        return known | {key: Submitted(key, key.name) for key in ended}
+
+    def _prepare(self, work: Json, known: Mapping[AttemptKey, Submitted]) -> tuple[list[Submission], list[Json]]:
+        submissions, refused = [], []
+        for instance in work["instances"]:
+            if (key := _key(instance)) in known:
+                continue
+            definition = work["definitions"][instance["definition"]]
+            try:
+                submission, warnings = work_files.prepare(
+                    definition, instance, self.settings, self.backend, self.python
+                )
+            except DmpWorkflowError as error:
+                refused.append(_refused(key, str(error)))
+                continue
+            submissions.append(submission)
+            for warning in warnings:
+                log.warning("%s: %s", key.name, warning)
+        return submissions, refused
+
+    def _report(self, reports: Sequence[Json]) -> None:
+        """Report in bulk; what the server does not want to run any more is cancelled by the next cycle's answers."""
+        for start in range(0, len(reports), CHUNK):
+            part = reports[start : start + CHUNK]
+            for report, result in zip(part, self.client.report_many(part), strict=True):
+                if result["result"] != "ok":
+                    log.warning("%s/%s: %s", report["t_id"], report["inst_id"], result["error"])
+
+
+def _key(instance: Json) -> AttemptKey:
+    return AttemptKey(instance["job_id"], instance["instance_id"], instance["attempt"])
+
+
+def _named(key: AttemptKey) -> Json:
+    return {"job_id": key.job_id, "instance_id": key.instance_id, "attempt": key.attempt}
+
+
+def _about(key: AttemptKey, status: str, minor: str) -> Json:
+    return {
+        "t_id": key.job_id,
+        "inst_id": key.instance_id,
+        "attempt": key.attempt,
+        "major_status": status,
+        "minor_status": minor,
+    }
+
+
+def _submitted(key: AttemptKey, batch_id: str) -> Json:
+    return _about(key, "Submitted", "WaitingForExecution") | {"batchId": batch_id, "sequence": 0}
+
+
+def _refused(key: AttemptKey, reason: str) -> Json:
+    return _about(key, "Failed", "SubmissionFailed") | {"log": reason}
+
+
+def _lost(key: AttemptKey, ending: Ending | None) -> Json:
+    """Return the report about a job that ended without a word of its payload."""
+    if ending is None:
+        return _about(key, "Failed", "BatchJobVanished") | {"lost": True, "log": "the batch system knows it no more"}
+    words = [f"exit code {ending.exit_code}"] if ending.exit_code is not None else []
+    words += [f"signal {ending.signal}"] if ending.signal is not None else []
+    told = f"its batch job ended: {', '.join(words) or 'nothing is known of how'}"
+    return _about(key, "Failed", ending.minor_status or "PayloadGaveNoReport") | {"lost": True, "log": told}

@@ -1,0 +1,142 @@
+"""What a payload sees: its folder, its environment, and the command that sources the site's software before it."""
+
+import contextlib
+import logging
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from DmpWorkflow.backend.run_file import RunFile
+from DmpWorkflow.utils.errors import ConfigurationError, InvalidInput
+
+PAYLOAD_FILE = "payload"
+FOLDERS = 1000  # of one instance on one node
+_REFERENCE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+logger = logging.getLogger(__name__)
+
+# The sourced files get no arguments: some would take the payload's for their own.
+START_SCRIPT = """\
+dwf_externals=$1 dwf_release=$2 dwf_folder=$PWD
+shift 2
+dwf_command=("$@")
+set --
+if [ -n "$dwf_externals" ]; then source "$dwf_externals"; fi
+if [ -n "$dwf_release" ]; then cd "$dwf_release" && source bin/thisdmpsw.sh; fi
+cd "$dwf_folder" || exit 1
+exec "${dwf_command[@]}"
+"""
+
+
+def expand(text: str, environment: Mapping[str, str]) -> str:
+    """Replace ``$NAME`` and ``${NAME}``; a name that is not set stays as it is, and values are not expanded again."""
+    return _REFERENCE.sub(lambda found: environment.get(found[1] or found[2], found[0]), text)
+
+
+def payload_environment(run: RunFile, worker: Mapping[str, str]) -> dict[str, str]:
+    """Return the worker's environment with all that a payload is promised.
+
+    Later variables may use earlier ones. What the workflow says of the attempt wins over a variable of that name.
+    """
+    facts = _facts(run)
+    environment = {**worker, **run.attributes, **facts}
+    for variable in run.variables:
+        environment[variable.name] = expand(variable.value, environment)
+    environment.update(facts)
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidInput(f"{name!r} cannot be a variable of the environment")
+    return environment
+
+
+def _facts(run: RunFile) -> dict[str, str]:
+    facts = {
+        "DWF_JOB_ID": run.job_id,
+        "DWF_INSTANCE_ID": str(run.instance_id),
+        "DWF_SIXDIGIT": six_digits(run.instance_id),
+        "DWF_ATTEMPT": str(run.attempt),
+        "DWF_TASKNAME": run.title,
+        "DWF_JOBNAME": run.title,
+        "DWF_TYPE": run.type,
+        "DWF_SW_VERSION": run.release,
+        "RELEASE_TAG": run.release,
+        "DAMPE_SW_DIR": run.site.dampe_sw_dir,
+        "DAMPE_WORKFLOW_ROOT": str(Path(__file__).resolve().parents[2]),
+        "EXEC_DIR_ROOT": run.site.exec_dir_root,
+        "BATCH_SYSTEM": run.batch.system,
+        "BATCH_REQUIREMENTS": run.batch.requirements,
+        "BATCH_EXTRA": run.batch.extra,
+        "BATCH_QUEUE": run.batch.queue,
+        "BATCH_NAME": run.batch.name,
+    }
+    return facts if run.seed is None else facts | {"DWF_RANDOM_SEED": str(run.seed)}
+
+
+def six_digits(instance: int) -> str:
+    """Return the instance number as payloads and their folders know it."""
+    return f"{instance:06d}"
+
+
+def make_folder(run: RunFile, batch_id: str | None) -> Path:
+    """Make the attempt's own folder; what an earlier attempt left there is not touched."""
+    parent = Path(expand(run.site.exec_dir_root, os.environ), six_digits(run.instance_id)).absolute()
+    name = (batch_id or "local").replace("/", "_")
+    for number in range(FOLDERS):
+        folder = parent / (f"{name}-{number}" if number else name)
+        parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError, FileNotFoundError):  # the latter: a success removed the parent
+            folder.mkdir()
+            return folder
+    raise ConfigurationError(f"no folder to run in: {parent} is full of left-over ones")
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the folder of a success, and the instance's one if nothing else is in it."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        logger.warning("cannot remove %s: %s", folder, error)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
+def payload_command(run: RunFile, environment: Mapping[str, str], start_script: Path) -> list[str]:
+    """Return the argument list that runs the payload; writes ``start_script`` if there is something to source.
+
+    Raises ConfigurationError if the site's ExternalsScript is missing, InvalidInput for what cannot be run at all.
+    """
+    command = [*_words(expand(run.executable, environment)), PAYLOAD_FILE]
+    externals, release = _externals(run, environment), _release_folder(run, environment)
+    if not (externals or release):
+        return command
+    start_script.write_text(START_SCRIPT)
+    return ["/bin/bash", str(start_script), externals, release, *command]
+
+
+def _words(executable: str) -> list[str]:
+    try:
+        return shlex.split(executable) or ["/bin/bash"]
+    except ValueError as error:
+        raise InvalidInput(f"executable {executable!r}: {error}") from error
+
+
+def _externals(run: RunFile, environment: Mapping[str, str]) -> str:
+    if not (run.release and run.site.externals_script):
+        return ""
+    script = Path(expand(run.site.externals_script, environment))
+    if not script.is_file():
+        raise ConfigurationError(f"ExternalsScript does not exist on this worker node: {script}")
+    return str(script.absolute())
+
+
+def _release_folder(run: RunFile, environment: Mapping[str, str]) -> str:
+    """Return the folder of the job's release, "" if the job has none or it is not installed here."""
+    if not run.release:
+        return ""
+    if "/" in run.release or "\0" in run.release:
+        raise InvalidInput(f"release {run.release!r} cannot name a folder")
+    folder = Path(expand(run.site.dampe_sw_dir, environment), "releases", f"DmpSoftware-{run.release}").absolute()
+    return str(folder) if (folder / "bin" / "thisdmpsw.sh").is_file() else ""

@@ -1,0 +1,92 @@
+"""What an agent must not forget: who it is, which claim is open, and which attempts it holds."""
+
+import fcntl
+import json
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from DmpWorkflow.backend.interface import AttemptKey
+from DmpWorkflow.utils.errors import Conflict
+from DmpWorkflow.utils.files import write_private
+
+
+@dataclass
+class Held:
+    """An attempt that is in the batch system, or was; ``missing`` counts the queries that did not find it."""
+
+    key: AttemptKey
+    batch_id: str
+    folder: str = ""
+    missing: int = 0
+
+
+@dataclass
+class OpenClaim:
+    """A claim that may have reached the server, and whose instances may not all be submitted."""
+
+    request_id: str
+    limit: int
+
+
+@dataclass
+class Journal:
+    """The content of an agent's folder; ``save`` after each change that a crash must not lose."""
+
+    folder: Path
+    agent: str
+    claim: OpenClaim | None = None
+    held: dict[AttemptKey, Held] = field(default_factory=dict)
+
+    def open_claim(self, limit: int) -> OpenClaim:
+        """Note the intent to claim, before the server is asked."""
+        self.claim = OpenClaim(uuid.uuid4().hex, limit)
+        self.save()
+        return self.claim
+
+    def save(self) -> None:
+        """Write the journal, whole or not at all."""
+        content = {
+            "claim": asdict(self.claim) if self.claim else None,
+            "held": [asdict(held) for held in self.held.values()],
+        }
+        write_private(self.folder / "journal.json", json.dumps(content).encode())
+
+
+def agent_folder(workdir: Path, site: str) -> Path:
+    """Return where the agent of a site keeps what it must not forget."""
+    return workdir / ".agent" / site
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Journal]:
+    """Open the journal in ``folder`` for one cycle; raises Conflict while another agent has it open."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"another agent is at work in {folder}: this cycle is left to it") from None
+        yield _read(folder)
+
+
+def _read(folder: Path) -> Journal:
+    journal = Journal(folder, _identity(folder / "identity"))
+    path = folder / "journal.json"
+    if path.exists():
+        content = json.loads(path.read_bytes())
+        journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
+        for item in content["held"]:
+            key = AttemptKey(**item.pop("key"))
+            journal.held[key] = Held(key, **item)
+    return journal
+
+
+def _identity(path: Path) -> str:
+    """Return the agent's name, which outlives its process."""
+    if not path.exists():
+        write_private(path, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}".encode())
+    return path.read_text()

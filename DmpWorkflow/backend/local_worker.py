@@ -1,0 +1,72 @@
+"""A worker of the local backend: ``python -m DmpWorkflow.backend.local_worker SPOOL SLOT``.
+
+It runs queued jobs one after the other in its slot, and ends when there are none. It needs no agent.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from DmpWorkflow.backend.local_spool import Record, Spool, split_running
+
+BATCH_ID_VARIABLE = "DWF_LOCAL_ID"
+
+
+def main(spool: Spool, slot: int) -> int:
+    """Work until the queue is empty; ends at once if the slot is in use."""
+    lock = spool.lock(slot)
+    if lock is None:
+        return 0
+    with lock:
+        _record_vanished(spool, slot)
+        while _run_next(spool, slot, lock.fileno()):
+            pass
+    return 0
+
+
+def _record_vanished(spool: Spool, slot: int) -> None:
+    """Write down jobs of this slot whose worker was killed: the lock was free, so nothing of them runs any more."""
+    for stem, record in list(spool.records("running")):
+        batch_id, their_slot = split_running(stem)
+        if their_slot == slot:
+            spool.finish(batch_id, slot, record)
+
+
+def _run_next(spool: Spool, slot: int, lock: int) -> bool:
+    """Run the oldest queued job; False if there is none."""
+    for batch_id, record in sorted(spool.records("queued"), key=lambda item: item[1]["queued_at"]):
+        if spool.take(batch_id, slot):
+            _run(spool, slot, batch_id, record, lock)
+            return True
+    return False
+
+
+def _run(spool: Spool, slot: int, batch_id: str, record: Record, lock: int) -> None:
+    try:
+        process = _start(batch_id, record, lock)
+    except OSError as error:
+        spool.finish(batch_id, slot, record | {"error": str(error)})
+        return
+    spool.note(batch_id, slot, record | {"pid": process.pid})
+    spool.finish(batch_id, slot, record | {"returncode": process.wait()})
+
+
+def _start(batch_id: str, record: Record, lock: int) -> "subprocess.Popen[bytes]":
+    with Path(record["log"]).open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - the wrapper that our agent wrote, no shell
+            record["command"],
+            cwd=record["folder"],
+            env=os.environ | {BATCH_ID_VARIABLE: batch_id},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[lock],
+        )
+
+
+if __name__ == "__main__":
+    if os.fork():  # the agent waits for this process only
+        os._exit(0)
+    sys.exit(main(Spool(Path(sys.argv[1])), int(sys.argv[2])))

@@ -1,0 +1,257 @@
+"""Tells the server how an attempt fares: at once if it listens, from the outbox later if it does not."""
+
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from DmpWorkflow.backend.outbox import Answer, Delivered, Delivery, Outbox, Report
+from DmpWorkflow.backend.run_file import RunFile
+from DmpWorkflow.backend.watchdog import Usage
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.errors import Conflict, Unavailable
+
+if TYPE_CHECKING:
+    import requests
+
+CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+REJECTIONS = frozenset({400, 404, 413, 422})  # the same report would get the same answer for ever
+DENIALS = frozenset({401, 403})
+
+logger = logging.getLogger(__name__)
+
+
+class AttemptRefused(Conflict):
+    """The server refuses this attempt: another one is current, or it was ended."""
+
+
+class ServerNotReached(Unavailable):
+    """The server accepted no report within the grace time."""
+
+
+class Sender:
+    """Sends reports with a credential. Close it, or use it as a context manager."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        import requests  # here, so that whoever only reads run files does not pay for it
+
+        self._url = delivery.server_url.rstrip("/")
+        self._session: requests.Session = requests.Session()
+        self._session.auth = _bearer(delivery.token)
+        if delivery.ca_file:
+            self._session.verify = delivery.ca_file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __call__(self, report: Report) -> Answer:
+        """Send one report and return the server's answer; LATER if there is none."""
+        try:
+            reply = self._post("/jobstatus/", json={"args": dict(report)})
+        except OSError as error:  # every error of requests is one, also an unreadable ca_file
+            logger.warning("the server does not answer: %s", error)
+            return Answer.LATER
+        answer = _answer(reply)
+        if answer is not Answer.ACCEPTED:
+            logger.warning("%s by the server: %s %.500s", answer.value, reply.status_code, reply.text)
+        return answer
+
+    def register(self, site: str, files: list[str]) -> None:
+        """Enter files into the catalogue; a failure is logged, since the files are where they should be."""
+        form = {"filename": ",".join(files), "site": site, "action": "register"}
+        try:
+            reply = self._post("/datacat/", data=form)
+        except OSError as error:
+            logger.error("files are not registered: %s", error)
+            return
+        if _answer(reply) is not Answer.ACCEPTED:
+            logger.error("files are not registered: %s %.500s", reply.status_code, reply.text)
+
+    def _post(self, route: str, **content: Any) -> "requests.Response":
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        # a redirect is never followed: it would carry report and token to whom it names
+        return self._session.post(self._url + route, timeout=timeout, allow_redirects=False, **content)
+
+
+def _bearer(token: str) -> "Callable[[requests.PreparedRequest], requests.PreparedRequest]":
+    """Return an ``auth`` of requests; a plain header would be replaced by what a worker's ~/.netrc says."""
+
+    def authorise(request: "requests.PreparedRequest") -> "requests.PreparedRequest":
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return authorise
+
+
+def _answer(reply: "requests.Response") -> Answer:
+    if reply.status_code == 409:
+        return Answer.REFUSED
+    if reply.status_code in DENIALS:
+        return Answer.DENIED
+    result = _result(reply)
+    if reply.status_code == 200 and result.get("result") == "ok":
+        return Answer.ACCEPTED
+    if reply.status_code in REJECTIONS and result:
+        return Answer.REJECTED
+    return Answer.LATER
+
+
+def _result(reply: "requests.Response") -> dict[str, Any]:
+    """Return the decoded reply; empty for what is not ours, like the page of a proxy: that settles no report."""
+    try:
+        content = reply.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def delivery_of(run: RunFile) -> Delivery:
+    """Return how to reach the server in the name of ``run``."""
+    return Delivery(run.server_url, run.token, str(Path(run.ca_file).absolute()) if run.ca_file else None)
+
+
+class Reporter:
+    """The reports of one runner, in their order. May be used by more than one thread."""
+
+    def __init__(self, run: RunFile, send: Callable[[Report], Answer]) -> None:
+        root = Path(run.outbox).absolute()  # the runner changes its folder
+        self._run = run
+        self._send = send
+        self._box = Outbox.of_attempt(root, run.job_id, run.instance_id, run.attempt, delivery_of(run))
+        self._runner = uuid.uuid4().hex
+        self._sequence = 0
+        self._numbering, self._delivering = threading.Lock(), threading.Lock()
+
+    def announce(self, minor_status: str, **values: object) -> None:
+        """Send the first report, which makes this runner the attempt's only one; nothing may run before it returns.
+
+        Raises AttemptRefused, or ServerNotReached when the grace time is over.
+        """
+        report = self._report(MajorStatus.RUNNING, minor_status, values)
+        deadline = time.monotonic() + self._run.grace_seconds
+        pause = FIRST_PAUSE
+        while (answer := self._send(report)) is Answer.LATER:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ServerNotReached(f"the server accepted no report within {self._run.grace_seconds:g} s")
+            time.sleep(min(left, _jitter(pause)))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        if answer is not Answer.ACCEPTED:
+            raise AttemptRefused(f"the first report was {answer.value}: nothing is run")
+
+    def keep(self, status: MajorStatus, minor_status: str | None, **values: object) -> None:
+        """Write a report down, to be delivered in its turn; without a disk to keep it, it is sent at once."""
+        report = self._report(status, minor_status, values)
+        try:
+            self._box.keep(report)
+        except OSError as error:
+            logger.error("cannot keep a report: %s", error)
+            with self._delivering:
+                self._send(report)
+
+    def deliver(self) -> Delivered:
+        """Send what is kept, as far as the server takes it."""
+        with self._delivering:
+            try:
+                return self._box.deliver(self._send)
+            except OSError as error:
+                logger.error("cannot deliver kept reports: %s", error)
+                return Delivered(left=1)
+
+    def report(self, status: MajorStatus, minor_status: str, **values: object) -> None:
+        """Keep a report and try to deliver it; raises AttemptRefused if the server wants the attempt to stop."""
+        self.keep(status, minor_status, **values)
+        if self.deliver().refused:
+            raise AttemptRefused
+
+    def linger(self, seconds: float) -> Delivered:
+        """Deliver until nothing is left or the time is over; the agent delivers the rest."""
+        deadline = time.monotonic() + seconds
+        pause = FIRST_PAUSE
+        while (done := self.deliver()).left and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _jitter(pause)))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return done
+
+    def discard(self) -> None:
+        """Drop the folder of an attempt that is not ours."""
+        self._box.discard()
+
+    def _report(self, status: MajorStatus, minor_status: str | None, values: dict[str, object]) -> dict[str, object]:
+        with self._numbering:
+            self._sequence += 1
+            number = self._sequence
+        report: dict[str, object] = {
+            "t_id": self._run.job_id,
+            "inst_id": self._run.instance_id,
+            "major_status": str(status),
+            "minor_status": minor_status,
+            "attempt": self._run.attempt,
+            "sequence": number,
+            "runner": self._runner,
+        }
+        return report | {name: value for name, value in values.items() if value is not None}
+
+
+def _jitter(pause: float) -> float:
+    """Return between half and all of ``pause``: thousands of payloads that start together must not ask together."""
+    return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret depends on it
+
+
+class Courier:
+    """A thread that delivers while the main one is busy, and sends a sample every ``interval`` seconds.
+
+    ``measure`` returns the sample, or None if there is nothing to measure: then an empty sample is the sign of life.
+    ``refused`` is called in the thread, once, when the server wants the attempt to stop.
+    """
+
+    def __init__(
+        self, reporter: Reporter, interval: float, measure: Callable[[], Usage | None], refused: Callable[[], None]
+    ) -> None:
+        self._reporter, self._interval = reporter, interval
+        self._measure, self._refused = measure, refused
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._stopped = True
+        self._wake.set()
+        if error is None:  # else there is a payload to stop, which must not wait for a server that hangs
+            self._thread.join(CONNECT_SECONDS + READ_SECONDS)
+
+    def poke(self) -> None:
+        """Deliver now what is kept."""
+        self._wake.set()
+
+    def _work(self) -> None:
+        while True:
+            poked = self._wake.wait(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - as in _jitter
+            self._wake.clear()
+            if self._stopped:
+                return
+            if not poked:
+                self._sample()
+            if self._reporter.deliver().refused:
+                self._refused()
+                return
+
+    def _sample(self) -> None:
+        usage = self._measure()
+        values = {"cpu": round(usage.cpu_seconds, 2), "memory": round(usage.memory_mb, 1)} if usage else {}
+        self._reporter.keep(MajorStatus.RUNNING, None, **values)

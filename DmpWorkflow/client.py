@@ -1,0 +1,296 @@
+"""The HTTP client of the server: for agents, for the command line, and for people in notebooks.
+
+    from DmpWorkflow.client import Client
+    client = Client("http://server:5000", token="...")
+    for job in client.jobs():
+        print(job["title"], job["counts"])
+
+Every method raises an error of ``DmpWorkflow.utils.errors``: Unavailable if the server does not answer (its
+``transient`` says that trying again may help), AccessDenied, NotFound, Conflict or InvalidInput.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.util import Retry
+
+from DmpWorkflow.utils.errors import (
+    AccessDenied,
+    Conflict,
+    DmpWorkflowError,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+)
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 120.0
+ERRORS: Mapping[int, type[DmpWorkflowError]] = {
+    400: InvalidInput,
+    401: AccessDenied,
+    403: AccessDenied,
+    404: NotFound,
+    409: Conflict,
+    413: InvalidInput,
+    422: InvalidInput,
+}
+BUSY = (429, 502, 503, 504)
+
+
+class Client:
+    """A connection to the server at ``url``, with the credential ``token``; also a context manager.
+
+    ``ca_file`` names the certificates to trust, if the system's do not do. Requests that may be repeated are
+    repeated a few times with growing pauses before Unavailable is raised. Redirects are not followed, so that a
+    token never reaches another host.
+    """
+
+    def __init__(self, url: str, token: str = "", ca_file: str | Path = "", tries: int = 4) -> None:
+        self.url = url.rstrip("/")
+        self._once = _session(token, ca_file, again=0)
+        self._repeating = _session(token, ca_file, again=tries - 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._once.close()
+        self._repeating.close()
+
+    def health(self) -> Json:
+        """Return version, state of the database, and whether credentials are required."""
+        return self._call("GET", "/health", once=True)
+
+    def whoami(self) -> Json:
+        """Return role, site and name of the credential."""
+        return self._call("GET", "/whoami/")
+
+    def create_job(
+        self,
+        xml: bytes,
+        *,
+        title: str = "",
+        job_type: str = "",
+        site: str = "",
+        instances: int = 0,
+        overrides: Mapping[str, Any] | None = None,
+        parents: Sequence[str] = (),
+        replace: bool = False,
+        priority: int | None = None,
+    ) -> Json:
+        """Make the jobs of an XML file; returns ``jobs`` (jobID, slug, title, first, last ...) and ``warnings``."""
+        fields = {"taskname": title, "t_type": job_type, "site": site, "n_instances": instances}
+        fields |= {"override_dict": json.dumps(overrides or {}), "depends": list(parents)}
+        fields |= {"replace": "1"} if replace else {}
+        fields |= {"priority": priority} if priority is not None else {}
+        # Not repeated: a second one would add its instances again.
+        return self._call("POST", "/job/", once=True, data=fields, files={"file": ("job.xml", xml)})
+
+    def add_instances(
+        self,
+        title: str,
+        job_type: str = "",
+        number: int = 1,
+        *,
+        site: str = "",
+        first: int | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Json:
+        """Add instances to a job; returns ``first`` and ``last``, their numbers."""
+        body: Json = {"taskname": title, "tasktype": job_type, "site": site, "n_instances": number}
+        body |= {"override_dict": dict(overrides or {})} | ({"instanceId": first} if first is not None else {})
+        return self._call("POST", "/jobInstances/", once=True, json=body)
+
+    def jobs(self, *, title: str = "", job_type: str = "", site: str = "", most: int | None = None) -> Iterator[Json]:
+        """Iterate over jobs with their counts, the youngest first."""
+        query: Json = {"title": title, "type": job_type, "site": site, "limit": min(most or 100, 100)}
+        seen = 0
+        while True:
+            page = self._call("GET", "/job/", params=query)
+            for job in page["jobs"]:
+                yield job
+                seen += 1
+                if seen == most:
+                    return
+            if not page["next"]:
+                return
+            query["before"] = page["next"]
+
+    def job(self, slug: str) -> Json:
+        """Return one job with its counts, XML and parents."""
+        found: Json = self._call("GET", f"/job/{quote(slug, safe='')}/")["job"]
+        return found
+
+    def instances(self, slug: str, *, status: str = "", after: int = 0, most: int | None = None) -> Iterator[Json]:
+        """Iterate over a job's instances in the order of their numbers, those above ``after``."""
+        query: Json = {"status": status, "after": after, "limit": min(most or 1000, 1000)}
+        seen = 0
+        while True:
+            page = self._call("GET", f"/job/{quote(slug, safe='')}/instances/", params=query)
+            for row in page["instances"]:
+                yield row
+                seen += 1
+                if seen == most:
+                    return
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
+
+    def instance(self, slug: str, number: int) -> Json:
+        """Return all that is known of one instance."""
+        found: Json = self._call("GET", f"/job/{quote(slug, safe='')}/instances/{number}/")["instance"]
+        return found
+
+    def find_instances(self, title: str, job_type: str, status: str = "Any", **bounds: int | None) -> list[Json]:
+        """Return jobId and instanceId of instances; ``bounds``: inst, n_min (exclusive), n_max (inclusive)."""
+        query = {"title": title, "type": job_type, "stat": status}
+        query |= {name: str(value) for name, value in bounds.items() if value is not None}
+        try:
+            found: list[Json] = self._call("GET", "/jobstatus/", params=query)["jobs"]
+        except NotFound:
+            return []
+        return found
+
+    def roll_back(
+        self,
+        job: str,
+        *,
+        instances: Sequence[int] | None = None,
+        status: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Roll instances of a job (slug or id) back to New; returns how many."""
+        body: Json = {"job": job}
+        body |= {"instances": list(instances)} if instances is not None else {}
+        body |= {"status": status} if status else {}
+        body |= {"override_dict": dict(overrides)} if overrides is not None else {}
+        number: int = self._call("POST", "/rollback/", once=True, json=body)["rolled_back"]
+        return number
+
+    def claim(self, site: str, limit: int, *, agent: str, request_id: str, lease: int = 3600) -> Json:
+        """Claim instances; returns ``definitions`` and ``instances``. The same ``request_id`` returns the same."""
+        body = {"site": site, "limit": limit, "agent": agent, "request_id": request_id, "lease": lease}
+        return self._call("POST", "/newjobs/", json=body)
+
+    def waiting(self, site: str, statuses: Sequence[str] = ("New",)) -> int:
+        """Return how many instances of the site are in these statuses."""
+        query = {"site": site, "status_list": ",".join(statuses), "fastQuery": "True"}
+        number: int = self._call("GET", "/newjobs/", params=query)["jobs"]
+        return number
+
+    def report(self, arguments: Mapping[str, Any]) -> Json:
+        """Send one report (t_id, inst_id, major_status ...)."""
+        return self._call("POST", "/jobstatus/", json={"args": dict(arguments)})
+
+    def report_many(self, reports: Sequence[Mapping[str, Any]]) -> list[Json]:
+        """Send at most 1000 reports in one request; returns a result for each, in their order."""
+        if not reports:
+            return []
+        body = {"reports": [dict(report) for report in reports]}
+        results: list[Json] = self._call("POST", "/jobstatusBulk/", json=body)["results"]
+        return results
+
+    def agent_heartbeat(self, beat: Mapping[str, Any], holds: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Send an agent's sign of life (site, agent, hostname, version, problem); returns an answer for each hold."""
+        body = dict(beat) | {"holds": [dict(held) for held in holds]}
+        answers: list[str] = self._call("POST", "/agents/heartbeat/", json=body)["answers"]
+        return answers
+
+    def heartbeat(self, hostname: str, process: str, version: str) -> None:
+        """Send a sign of life of a process."""
+        self._call("POST", "/testDB/", json={"hostname": hostname, "process": process, "version": version})
+
+    def heartbeats(self, most: int = 100) -> list[str]:
+        """Return the hosts that were heard of last."""
+        hosts: list[str] = self._call("GET", "/testDB/", params={"limit": most})["beats"]
+        return hosts
+
+    def files(self, *, site: str = "", status: str = "", filetype: str = "", most: int = 100) -> list[str]:
+        """Return names of files in the catalogue."""
+        query = {"site": site, "status": status, "filetype": filetype, "limit": most}
+        names: list[str] = self._call("GET", "/datacat/", params=query)["files"]
+        return names
+
+    def change_file(self, action: str, filename: str, *, site: str, **fields: str) -> list[str]:
+        """Register a file, set its status or delete it (``action``: register, setStatus, delete)."""
+        body = {"action": action, "filename": filename, "site": site} | fields
+        ids: list[str] = self._call("POST", "/datacat/", json=body)["docId"]
+        return ids
+
+    def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:
+        """Send a request; unless ``once``, again if the server does not answer."""
+        session = self._once if once else self._repeating
+        try:
+            reply = session.request(
+                method, self.url + path, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, **content
+            )
+        except requests.exceptions.SSLError as error:
+            raise Unavailable(f"{self.url}: its certificate is not trusted: set ca_file in [server]") from error
+        except requests.RequestException as error:
+            raise Unavailable(f"{self.url} does not answer: check [server] url and the network") from error
+        return self._read(reply)
+
+    def _read(self, reply: requests.Response) -> Json:
+        if reply.is_redirect:
+            raise Unavailable(f"{self.url} redirects to {reply.headers['Location']}: set that as [server] url")
+        try:
+            body = reply.json()
+        except ValueError as error:
+            raise Unavailable(
+                f"{self.url} answers HTTP {reply.status_code} and no JSON: is it the server?"
+            ) from error
+        if reply.ok and isinstance(body, dict) and body.get("result") == "ok":
+            return body
+        text = str(body.get("error", body)) if isinstance(body, dict) else str(body)
+        if reply.status_code in BUSY:
+            raise Unavailable(f"{self.url} is busy: {text}")
+        raise ERRORS.get(reply.status_code, InvalidInput if reply.ok else DmpWorkflowError)(text)
+
+
+class _Bearer(AuthBase):
+    """Sets the credential, also where a .netrc names another one."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _session(token: str, ca_file: str | Path, again: int) -> requests.Session:
+    session = requests.Session()
+    session.auth = _Bearer(token)
+    if ca_file:
+        session.verify = str(ca_file)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=_retry(again)))
+    return session
+
+
+def _retry(again: int) -> Retry:
+    return Retry(
+        total=max(again, 0),
+        allowed_methods=None,
+        status_forcelist=BUSY,
+        backoff_factor=0.5,
+        backoff_jitter=0.5,
+        redirect=False,
+        raise_on_status=False,
+    )

@@ -1,0 +1,1 @@
+"""The command line: thin commands over the client, the agent and, on a server, the database."""

@@ -1,0 +1,271 @@
+"""Commands of people who run jobs."""
+
+import os.path
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+from DmpWorkflow.frontend.cli.assignments import overrides
+from DmpWorkflow.frontend.cli.common import Context, command
+from DmpWorkflow.utils.errors import InvalidInput, NotFound
+
+SET_VAR = click.option(
+    "--set-var",
+    multiple=True,
+    metavar='"a=1;b=2"',
+    help="Variables of these instances; may be repeated, values quoted.",
+)
+SHORT = {
+    "New": "new", "Submitted": "sub", "Running": "run", "Suspended": "susp", "Done": "done", "Failed": "fail",
+    "Terminated": "term", "Unknown": "unkn",
+}  # fmt: skip
+
+
+@command("create", epilog="Example: dampe-cli-new-job examples/helloWorld.xml -n hello --Ninstances 10")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-i", "--input", "xml", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The job's XML."
+)
+@click.option("-n", "--name", default="", help="Name of the job; default: the one in the XML.")
+@click.option("-t", "--type", "job_type", default="", help="Type of the job; default: the one in the XML.")
+@click.option("-s", "--site", default="", help="Site to run at; default: the one in the XML.")
+@click.option("-d", "--depends", multiple=True, metavar="PARENTS", help="Slugs of parents, with commas or repeated.")
+@click.option("--Ninstances", "instances", type=click.IntRange(0), default=0, help="Instances to create at once.")
+@SET_VAR
+@click.option("--replace", is_flag=True, help="Replace another definition of this job, if no instance is active.")
+@click.option("--priority", type=int, help="The higher, the earlier; default: the one in the XML, or 0.")
+def create(
+    context: Context,
+    file: Path | None,
+    xml: Path | None,
+    set_var: tuple[str, ...],
+    depends: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """Create the jobs in an XML file, or add instances to a job that is there already."""
+    path = file or xml
+    if path is None or (file and xml):
+        raise InvalidInput("name one XML file, as argument or with --input")
+    parents = [parent.strip() for value in depends for parent in value.split(",") if parent.strip()]
+    reply = context.client().create_job(
+        path.read_bytes(),
+        title=given["name"],
+        job_type=given["job_type"],
+        site=given["site"],
+        instances=given["instances"],
+        overrides=overrides(set_var),
+        parents=parents,
+        replace=given["replace"],
+        priority=given["priority"],
+    )
+    for warning in reply["warnings"]:
+        click.echo(f"warning: {path}: {warning}", err=True)
+    for job in reply["jobs"]:
+        context.say(f"Added job {job['title']} ({job['slug']}) at {job['site']}{_numbers(job)}")
+    context.give(reply["jobs"])
+
+
+def _numbers(reply: Mapping[str, Any]) -> str:
+    return f", instances {reply['first']} to {reply['last']}" if reply["first"] else ""
+
+
+@command("add", epilog="Example: dampe-cli-create-new-jobInstance -n hello -t User -i 5 --set-var 'SEED=7'")
+@click.option("-n", "--name", required=True, help="Name of the job.")
+@click.option("-t", "--type", "job_type", default="", help="Type of the job.")
+@click.option("-s", "--site", default="", help="Site of the job, if several have one of that name.")
+@click.option(
+    "-i", "--inst", "--number", "number", type=click.IntRange(1), default=1, help="How many instances to add."
+)
+@click.option("--first", type=click.IntRange(1), help="Number that the first one must get.")
+@SET_VAR
+def add(
+    context: Context, name: str, job_type: str, site: str, number: int, first: int | None, set_var: tuple[str, ...]
+) -> None:
+    """Add instances to a job."""
+    reply = context.client().add_instances(
+        name, job_type, number, site=site, first=first, overrides=overrides(set_var)
+    )
+    context.say(f"Added instances {reply['first']} to {reply['last']}")
+    context.give({"first": reply["first"], "last": reply["last"], "jobID": reply["jobID"]})
+
+
+@command("list", epilog="Example: dampe-cli-jobs list --site local --limit 20")
+@click.option("--title", default="", help="Only jobs of this name.")
+@click.option("--type", "job_type", default="", help="Only jobs of this type.")
+@click.option("--site", default="", help="Only jobs of this site.")
+@click.option("--limit", type=click.IntRange(1), default=50, help="At most so many.")
+def list_jobs(context: Context, title: str, job_type: str, site: str, limit: int) -> None:
+    """List jobs, the youngest first, with the number of instances in each status."""
+    jobs = list(context.client().jobs(title=title, job_type=job_type, site=site, most=limit))
+    context.give(jobs)
+    if context.as_json:
+        return
+    columns = ["slug", "title", "type", "site", *SHORT.values()]
+    rows = [[job["slug"], job["title"], job["type"], job["site"], *(job["counts"][s] for s in SHORT)] for job in jobs]
+    context.table(columns, rows)
+
+
+@command("show", epilog="Example: dampe-cli-jobs show 4f2a91c07b1e 3")
+@click.argument("slug")
+@click.argument("number", required=False, type=click.IntRange(1))
+@click.option("--status", default="", help="Only instances in this status.")
+@click.option("--limit", type=click.IntRange(1), default=50, help="At most so many instances.")
+def show(context: Context, slug: str, number: int | None, status: str, limit: int) -> None:
+    """Show a job and its instances, or one instance with its history and log."""
+    client = context.client()
+    if number is not None:
+        return _show_instance(context, client.instance(slug, number))
+    job = client.job(slug)
+    rows = list(client.instances(slug, status=status, most=limit))
+    context.give(job | {"instances": rows})
+    if context.as_json:
+        return None
+    context.say(f"{job['title']} ({job['type']}) at {job['site']}, priority {job['priority']}")
+    context.say("  ".join(f"{name} {count}" for name, count in job["counts"].items() if count) or "no instances")
+    columns = ["instance_id", "status", "minor_status", "attempt", "hostname", "batch_id", "last_update"]
+    context.table(columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows])
+    return None
+
+
+def _show_instance(context: Context, instance: Mapping[str, Any]) -> None:
+    context.give(instance)
+    if context.as_json:
+        return
+    for name in (
+        "instance_id",
+        "status",
+        "minor_status",
+        "attempt",
+        "hostname",
+        "batch_id",
+        "cpu_peak",
+        "memory_peak",
+    ):
+        context.say(f"{name}: {instance[name] if instance[name] is not None else '-'}")
+    context.table(["time", "status", "minor_status"], [list(map(e.get, HISTORY)) for e in instance["status_history"]])
+    if instance["log"]:
+        context.say(instance["log"])
+
+
+HISTORY = ("update", "status", "minor_status")
+
+
+@command("watch", epilog="Example: dampe-cli-jobs watch 4f2a91c07b1e")
+@click.argument("slug")
+@click.option("--interval", type=click.FloatRange(0.2), default=2.0, help="Seconds between two looks.")
+def watch(context: Context, slug: str, interval: float) -> None:
+    """Watch a job until all its instances are over; fails if some did not succeed."""
+    client = context.client()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=context.verbosity < 0) as progress:
+        task = progress.add_task(slug)
+        while True:
+            counts = client.job(slug)["counts"]
+            over = sum(counts[status] for status in FINAL)
+            total = sum(counts.values())
+            progress.update(task, total=total, completed=over)
+            if over == total:
+                break
+            time.sleep(interval)
+    context.say("  ".join(f"{name} {count}" for name, count in counts.items() if count) or "no instances")
+    context.give(counts)
+    if counts[MajorStatus.DONE] != total:
+        sys.exit(1)
+
+
+@command("rollback", epilog="Example: dampe-cli-rollback-jobInstance --title hello --type User --status Failed --yes")
+@click.option("--title", required=True, help="Name of the job.")
+@click.option("--type", "job_type", default="Generation", show_default=True, help="Type of the job.")
+@click.option("--instance", "inst", type=click.IntRange(0), help="Only this instance.")
+@click.option("--status", default="Failed", show_default=True, help="Only instances in this status; Any: all.")
+@click.option("--n_min", type=click.IntRange(0), help="Only numbers above this.")
+@click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this.")
+@SET_VAR
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def roll_back(
+    context: Context,
+    title: str,
+    job_type: str,
+    status: str,
+    set_var: tuple[str, ...],
+    yes: bool,
+    **bounds: int | None,
+) -> None:
+    """Roll instances back to New, so that they run again; the history of earlier attempts is kept."""
+    client = context.client()
+    found = client.find_instances(title, job_type, status, **bounds)
+    if not found:
+        raise NotFound(f"no instances of {title} ({job_type}) match: check --title, --type and --status")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(f"this would roll {len(found)} instances back: add --yes to do so without a question")
+        click.confirm(f"Roll {len(found)} instances of {title} back?", abort=True)
+    changed = 0
+    for job in sorted({item["jobId"] for item in found}):
+        numbers = [item["instanceId"] for item in found if item["jobId"] == job]
+        changed += client.roll_back(job, instances=numbers, overrides=overrides(set_var) if set_var else None)
+    context.say(f"Rolled back {changed} instances")
+    context.give({"rolled_back": changed})
+
+
+@command(
+    "update",
+    epilog="Example: dampe-cli-update-job-status 6b04cc916a00b242cb9c95ef 3 Terminated --minor_status Broken",
+)
+@click.argument("job_id")
+@click.argument("instance", type=click.IntRange(0))
+@click.argument("status", type=click.Choice([str(status) for status in MajorStatus]))
+@click.option("--minor_status", help="Minor status.")
+@click.option("--hostname", help="Host on which it runs.")
+@click.option("--batchId", "batch_id", help="Its id in the batch system.")
+def update(
+    context: Context, job_id: str, instance: int, status: str, batch_id: str | None, **words: str | None
+) -> None:
+    """Set the status of an instance by hand (New: roll it back)."""
+    arguments = {"t_id": job_id, "inst_id": instance, "major_status": status, "batchId": batch_id} | words
+    context.client().report({name: value for name, value in arguments.items() if value is not None})
+    context.say("Status updated")
+    context.give({"result": "ok"})
+
+
+@command("catalogue", epilog="Example: dampe-datacatalog -a list -s local -t root -l 10")
+@click.option("-a", "--action", type=click.Choice(["register", "setStatus", "delete", "list"]), required=True)
+@click.option("-s", "--site", default="", help="Site where the file is; default: ours.")
+@click.option("-f", "--filename", help="Full name of the file.")
+@click.option("-t", "--filetype", default="root", show_default=True, help="Type of the file.")
+@click.option("-S", "--setStatus", "status", type=click.Choice(["New", "Copied", "Orphaned"]), default="New")
+@click.option("-x", "--expandVars", "expand", is_flag=True, help="Expand variables in the name.")
+@click.option("-l", "--limit", type=click.IntRange(1), default=100, show_default=True, help="List at most so many.")
+def catalogue(
+    context: Context,
+    action: str,
+    site: str,
+    filename: str | None,
+    filetype: str,
+    status: str,
+    expand: bool,
+    limit: int,
+) -> None:
+    """Register files in the data catalogue, list them, set their status or delete them."""
+    site = site or context.settings.site.name
+    if action == "list":
+        names = context.client().files(site=site, status=status, filetype=filetype, most=limit)
+        context.say(f"found {len(names)} files")
+        for name in names:
+            context.say(name)
+        context.give(names)
+        return
+    if not filename:
+        raise InvalidInput(f"--filename is needed to {action}")
+    name = os.path.abspath(os.path.expandvars(filename) if expand else filename)
+    state = "New" if action == "register" else status
+    done = context.client().change_file(action, name, site=site, filetype=filetype, status=state)
+    context.say(f"{action} {name}: done")
+    context.give(done)

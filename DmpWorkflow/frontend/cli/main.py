@@ -1,0 +1,46 @@
+"""All commands under ``dampe``, and under the names that they have had since the original."""
+
+import click
+
+import DmpWorkflow
+from DmpWorkflow.frontend.cli import jobs, server, sites
+from DmpWorkflow.frontend.cli.common import EXIT_CODES
+
+HELP = {"help_option_names": ["-h", "--help"]}
+COMPLETION = 'Completion of words: eval "$(_DAMPE_COMPLETE=bash_source dampe)"'
+
+
+def _group(name: str, text: str, *commands: click.Command) -> click.Group:
+    return click.Group(
+        name, commands={command.name or "": command for command in commands}, help=text, context_settings=HELP
+    )
+
+
+job = _group(
+    "job", "Create jobs and see how far they are.", jobs.create, jobs.add, jobs.list_jobs, jobs.show, jobs.watch
+)
+instance = _group("instance", "Change single instances.", jobs.roll_back, jobs.update)
+site = _group("site", "What a site needs.", sites.configure, sites.fetch, sites.heartbeat)
+token = _group("token", "Credentials.", server.create_token, server.list_tokens, server.revoke_token)
+dampe_server = _group("server", "Run a server and look after it.", server.run, server.init, server.check, token)
+dampe = _group(
+    "dampe",
+    f"DmpWorkflow: one list of work for many small clusters.\n\n{EXIT_CODES}\n{COMPLETION}",
+    job,
+    instance,
+    site,
+    jobs.catalogue,
+    dampe_server,
+)
+dampe = click.version_option(DmpWorkflow.__version__)(dampe)
+dampe_jobs = _group("dampe-cli-jobs", "See how far jobs are.", jobs.list_jobs, jobs.show, jobs.watch)
+
+# The console scripts, by the names of the original and its README.
+configure = sites.configure
+fetch_new_jobs = sites.fetch
+heartbeat = sites.heartbeat
+new_job = jobs.create
+new_job_instance = jobs.add
+rollback_job_instance = jobs.roll_back
+update_job_status = jobs.update
+data_catalogue = jobs.catalogue

@@ -1,0 +1,138 @@
+"""Commands of a server; they work on the database itself."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from DmpWorkflow.frontend.cli.common import Context, command
+from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from DmpWorkflow.core.database.connection import Database
+
+
+@command("run", epilog="Example: dampe-server run --port 5000 --workers 2")
+@click.option("--host", help="Address to listen on; default: [server] host.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: [server] port.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
+@click.option("--threads", type=click.IntRange(1), default=8, show_default=True, help="Threads of each process.")
+def run(context: Context, host: str | None, port: int | None, workers: int, threads: int) -> None:
+    """Run the server until it is stopped."""
+    server = context.settings.server
+    with _database(context):
+        pass  # one plain line now, rather than a worker that does not boot
+    if context.config:
+        os.environ["DAMPE_CONFIG"] = str(context.config.absolute())
+    address = f"{host or server.host}:{port or server.port}"
+    arguments = ["-m", "gunicorn", "--bind", address, "--workers", str(workers), "--worker-class", "gthread"]
+    arguments += ["--threads", str(threads), "DmpWorkflow.frontend.wsgi:app"]
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - we become the server
+
+
+@command("init", epilog="Example: dampe-server init --config server.cfg")
+def init(context: Context) -> None:
+    """Make the indexes of the database; safe to be repeated."""
+    with _database(context) as database:
+        database.prepare()
+    context.say(f"database {context.settings.database.name} is ready")
+    context.give({"result": "ok"})
+
+
+@command("check", epilog="Example: dampe-server check")
+def check(context: Context) -> None:
+    """Test what a server needs, one line each with the remedy; fails if something is missing."""
+    failed = False
+    for name, test in (("settings", _check_settings), ("database", _check_database)):
+        try:
+            context.say(f"ok    {name}: {test(context)}")
+        except DmpWorkflowError as error:
+            failed = True
+            context.say(f"FAIL  {name}: {error}")
+    context.give({"result": "nok" if failed else "ok"})
+    if failed:
+        sys.exit(1)
+
+
+def _check_settings(context: Context) -> str:
+    settings = context.settings
+    if settings.global_.installation != "server":
+        raise ConfigurationError("[global] installation is client: set it to server")
+    if settings.server.auth == "off":
+        raise ConfigurationError("[server] auth is off: everybody may do everything; set it to required")
+    return f"sites {', '.join(settings.jobdb.batch_sites)}"
+
+
+def _check_database(context: Context) -> str:
+    with _database(context) as database:
+        database.prepare()
+        version = database.client.server_info()["version"]
+    return f"MongoDB {version}, a replica set, indexes in place"
+
+
+@command("create", epilog="Example: dampe-server token create --name cnaf --role site --site CNAF")
+@click.option("--name", required=True, help="Name of the token.")
+@click.option("--role", type=click.Choice(["admin", "submit", "read", "site"]), required=True, help="What it may do.")
+@click.option("--site", help="The site, for the role site.")
+def create_token(context: Context, name: str, role: str, site: str | None) -> None:
+    """Make a token and print it; nobody can see it again."""
+    known = context.settings.jobdb.batch_sites
+    if site and site not in known:
+        raise InvalidInput(f"site {site!r} is not known: expected one of {', '.join(known)} ([JobDB] batch_sites)")
+    with _database(context) as database:
+        from DmpWorkflow.core.database import credentials
+
+        text, _ = credentials.create(database, name, role, site)
+    context.give({"token": text, "name": name, "role": role, "site": site})
+    if not context.as_json:
+        click.echo(text)
+
+
+@command("list", epilog="Example: dampe-server token list")
+def list_tokens(context: Context) -> None:
+    """List tokens, less their secrets."""
+    with _database(context) as database:
+        from DmpWorkflow.core.database import credentials
+
+        tokens = credentials.all_tokens(database)
+    columns = ["name", "role", "site", "created_at", "last_used"]
+    rows = [[str(token[column] or "-") for column in columns] for token in tokens]
+    context.give([dict(zip(columns, row, strict=True)) for row in rows])
+    if not context.as_json:
+        context.table(columns, rows)
+
+
+@command("revoke", epilog="Example: dampe-server token revoke cnaf")
+@click.argument("name")
+def revoke_token(context: Context, name: str) -> None:
+    """Make a token worthless, at once."""
+    with _database(context) as database:
+        from DmpWorkflow.core.database import credentials
+
+        credentials.revoke(database, name)
+    context.say(f"revoked {name}")
+    context.give({"result": "ok"})
+
+
+@contextmanager
+def _database(context: Context) -> "Iterator[Database]":
+    try:
+        from pymongo.errors import PyMongoError
+
+        from DmpWorkflow.core.database.connection import Database
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is missing: run pip install 'DmpWorkflow[server]'") from error
+    settings = context.settings.database
+    database = Database(settings.address, settings.name)
+    try:
+        database.client.admin.command("ping")
+        yield database
+    except PyMongoError as error:
+        raise Unavailable(
+            f"MongoDB at [database] host {settings.host}: {str(error).splitlines()[0][:200]}"
+        ) from error
+    finally:
+        database.close()

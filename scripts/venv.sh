@@ -1,0 +1,43 @@
+# Sourced by the scripts beside it: makes .venv and installs the package into it.
+# shellcheck shell=bash
+
+fail() {
+    echo "${0##*/}: $1" >&2
+    exit 1
+}
+
+find_python() {
+    local name found=""
+    for name in python3.11 python3.12 python3.13 python3.14 python3; do
+        "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        found=$name
+        if "$name" -c 'import venv, ensurepip' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    if [ -n "$found" ]; then
+        fail "$found has no venv module: apt install $found-venv (or python3-venv)"
+    fi
+    fail "Python 3.11 or newer is needed: apt install python3 python3-venv (Ubuntu 22.04: python3.11 python3.11-venv)"
+}
+
+# make_venv EXTRAS: .venv holds the package with these extras afterwards.
+make_venv() {
+    local python
+    python=$(find_python) || exit 1
+    if ! [ -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+        rm -rf .venv
+        "$python" -m venv .venv || fail ".venv could not be made with $python"
+    fi
+    local stamp
+    stamp="$1 $(cat pyproject.toml DmpWorkflow/__init__.py | cksum)"
+    if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then
+        return
+    fi
+    echo "Installing Python packages into .venv"
+    if ! .venv/bin/pip install --quiet --disable-pip-version-check --editable ".[$1]" >.venv/pip.log 2>&1; then
+        fail "the Python packages could not be installed ($(grep -m 1 ERROR .venv/pip.log || tail -n 1 .venv/pip.log)); all of pip's words are in .venv/pip.log"
+    fi
+    echo "$stamp" >.venv/installed
+}
