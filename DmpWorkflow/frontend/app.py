@@ -9,6 +9,7 @@ from DmpWorkflow.core.database import credentials
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.frontend import access, failures
 from DmpWorkflow.frontend.api import jobs, service, sites, status
+from DmpWorkflow.frontend.pages import views
 
 LARGEST_BODY = 16 * 1024 * 1024  # bytes
 LARGEST_FIELD = 4 * 1024 * 1024  # bytes of one form field in memory
@@ -30,7 +31,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["dampe_database"] = database
     app.extensions["dampe_signing_key"] = credentials.secret(database)
     failures.init_app(app)
-    for module in (jobs, status, sites, service):
+    for module in (jobs, status, sites, service, views):
         app.register_blueprint(module.blueprint)
     access.check_declarations(app)
     if settings.server.auth == "off":

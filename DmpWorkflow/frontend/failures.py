@@ -7,6 +7,7 @@ from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException
 
 from DmpWorkflow.core.reports import StaleAttempt
+from DmpWorkflow.frontend.pages.views import error_page, is_page
 from DmpWorkflow.frontend.parameters import is_old_style
 from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
 
@@ -23,6 +24,19 @@ def init_app(app: Flask) -> None:
 
 def answer(error: DmpWorkflowError) -> Response:
     """Return the reply for an error of ours."""
+    reply = _page(error.http_status, str(error)) if is_page() else _json(error)
+    if error.http_status == 401:
+        reply.headers["WWW-Authenticate"] = 'Basic realm="DmpWorkflow"'
+    if error.transient:
+        reply.headers["Retry-After"] = "5"
+    return reply
+
+
+def _page(status: int, text: str) -> Response:
+    return Response(error_page(status, text), status, mimetype="text/html")
+
+
+def _json(error: DmpWorkflowError) -> Response:
     body: dict[str, object] = {"result": "nok", "error": str(error)}
     if request.path == "/job/":
         body["jobID"] = "None"  # the original's habit, and harmless
@@ -30,10 +44,6 @@ def answer(error: DmpWorkflowError) -> Response:
         body["stop"] = True
     reply = jsonify(body)
     reply.status_code = _status(error.http_status)
-    if error.http_status == 401:
-        reply.headers["WWW-Authenticate"] = 'Basic realm="DmpWorkflow"'
-    if error.transient:
-        reply.headers["Retry-After"] = "5"
     return reply
 
 
@@ -48,6 +58,8 @@ def _database_failed(error: PyMongoError) -> Response:
 
 
 def _refused(error: HTTPException) -> Response:
+    if is_page() or request.path == "/favicon.ico":
+        return _page(error.code or 500, f"{error.name}: {request.path}")
     reply = jsonify({"result": "nok", "error": f"{error.name}: {request.method} {request.path}"})
     reply.status_code = error.code or 500
     if error.response is None and hasattr(error, "valid_methods") and error.valid_methods:

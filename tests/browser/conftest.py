@@ -1,0 +1,104 @@
+"""Chromium, driven against a served process with realistic data."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from DmpWorkflow.core.database import claims, creation, jobs
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.reporting import StatusReport, apply_reports
+from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.reports import Report
+from tests.served import Served
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+EVIL_TITLE = "<script>alert(1)</script>"
+EVIL_LOG = "\x1b[31mred\x00\x07<b>bold</b><script>alert(1)</script>\nlast line"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        message = "no chromium on this machine (Debian: apt install chromium)"
+        if os.environ.get("DAMPE_REQUIRE_ALL"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def filled(served: Served) -> dict[str, str]:
+    """Jobs in every state of progress; returns slugs by title."""
+    database = served.database
+    for title, number in (("photon-1TeV", 260), ("electron-reco", 40), ("empty", 0), (EVIL_TITLE, 3)):
+        job = jobs.submit(database, jobs.NewJob(title, "User", "local", "<Jobs><Job/></Jobs>", release="6.0.1"))
+        creation.create_instances(database, job["_id"], number)
+    _run_some(database)
+    return {job["title"]: job["slug"] for job in database.jobs.find()}
+
+
+def _run_some(database: Database) -> None:
+    claimed = claims.claim(database, claims.ClaimRequest("local", "agent", "request1", 250, timedelta(hours=1)))
+    ends = [MajorStatus.DONE] * 8 + [MajorStatus.FAILED, MajorStatus.TERMINATED]
+    evil = next(iter(database.jobs.find({"title": EVIL_TITLE})))["_id"]
+    for position, instance in enumerate(claimed):
+        key = (instance["job"], instance["instanceId"])
+        start = {
+            "hostname": f"wn{position % 7:03d}.example.org",
+            "minor_status": "ExecutingApplication",
+            "batchId": "172831",
+        }
+        steps = [StatusReport(*key, Report(MajorStatus.RUNNING, 1, 1), start | {"cpu_max": 86400, "mem_max": 4000})]
+        for sequence in range(2, 9):
+            sample = {"cpu": 300.0 * sequence, "memory": 900.0 + 130 * (sequence % 4)}
+            steps.append(StatusReport(*key, Report(MajorStatus.RUNNING, 1, sequence), sample))
+        if position < 200:
+            end = {"minor_status": "ApplicationComplete", "log": "all good\nbye"}
+            steps.append(StatusReport(*key, Report(ends[position % 10], 1, 9), end))
+        apply_reports(database, steps)
+    roll_back(database, claimed[8]["job"], [claimed[8]["instanceId"]])
+    creation.create_instances(database, evil, 1)
+    again = claims.claim(database, claims.ClaimRequest("local", "agent", "request2", 1000, timedelta(hours=1)))
+    logs = [StatusReport(evil, item["instanceId"], Report(MajorStatus.FAILED, 1, 1), {"log": EVIL_LOG})
+            for item in again if item["job"] == evil]  # fmt: skip
+    apply_reports(database, logs)
+
+
+@pytest.fixture
+def context(browser: Browser, served: Served) -> Iterator[BrowserContext]:
+    """A window of a reader; requests to other addresses and console errors fail the test."""
+    made = browser.new_context(http_credentials={"username": "reader", "password": served.read_token})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, served: Served) -> Iterator[Page]:
+    troubles: list[str] = []
+    opened = context.new_page()
+    opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened.on("request", lambda sent: None if sent.url.startswith(served.url) else troubles.append(sent.url))
+    opened.on("dialog", lambda dialog: troubles.append(f"dialog {dialog.message}"))
+    yield opened
+    assert troubles == []
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Path | None:
+    """Where to put pictures of the pages, if somebody wants to look at them."""
+    folder = os.environ.get("DAMPE_PICTURES")
+    return Path(folder) if folder else None

@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.browser.conftest import EVIL_TITLE
+from tests.served import Served
+
+
+@pytest.mark.parametrize("width", [320, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("jobs", "/"), ("job", "/jobs/{slug}"), ("instance", "/jobs/{slug}/9"), ("missing", "/jobs/nosuch")],
+)
+def test_every_page_fits_its_window(
+    context: BrowserContext,
+    served: Served,
+    filled: dict[str, str],
+    pictures: Path | None,
+    width: int,
+    scheme: str,
+    name: str,
+    path: str,
+) -> None:
+    page = context.new_page()
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    page.set_viewport_size({"width": width, "height": 900})
+    reply = page.goto(served.url + path.format(slug=filled["photon-1TeV"]))
+    assert reply is not None and reply.status == (404 if name == "missing" else 200)
+    expect(page.locator("h1")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if pictures:
+        page.screenshot(path=pictures / f"{name}-{scheme}-{width}.png")
+
+
+def test_the_list_shows_exact_counts_and_filters(page: Page, served: Served, filled: dict[str, str]) -> None:
+    page.goto(served.url)
+    row = page.locator("tr", has_text="photon-1TeV")
+    cells = row.locator("td.number").all_inner_texts()
+    stored = [
+        served.database.instances.count_documents({"status": status, "site": "local", "job": job["_id"]})
+        for job in served.database.jobs.find({"title": "photon-1TeV"})
+        for status in ("New", "Submitted", "Running", "Suspended", "Done", "Failed", "Terminated", "Unknown")
+    ]
+    assert [int(cell) for cell in cells] == stored
+    page.get_by_label("Name").fill("electron-reco")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert "title=electron-reco" in page.url
+    page.get_by_role("link", name="All jobs").click()
+    expect(page.locator("tbody tr")).to_have_count(4)
+
+
+def test_instances_are_paged_and_filtered(page: Page, served: Served, filled: dict[str, str]) -> None:
+    page.goto(f"{served.url}/jobs/{filled['photon-1TeV']}")
+    expect(page.locator("tbody tr")).to_have_count(100)
+    page.get_by_role("link", name="Next →").click()
+    expect(page.locator("tbody th").first).to_have_text("101")
+    page.get_by_role("link", name="Next →").click()
+    expect(page.locator("tbody tr")).to_have_count(60)
+    expect(page.get_by_role("link", name="Next →")).to_have_count(0)
+    page.get_by_role("link", name="Failed").click()
+    expect(page.locator("tbody tr").first).to_contain_text("Failed")
+    assert set(page.locator("tbody td .status").all_inner_texts()) == {"✘ Failed"}
+    page.locator("tbody th a").first.click()
+    expect(page.locator("h1")).to_contain_text("Failed")
+
+
+def test_an_instance_shows_its_life(page: Page, served: Served, filled: dict[str, str]) -> None:
+    page.goto(f"{served.url}/jobs/{filled['photon-1TeV']}/1")
+    expect(page.locator("h1")).to_contain_text("Instance 1")
+    expect(page.get_by_text("CPU time: peak 2400.0 s, limit 86400 s")).to_be_visible()
+    expect(page.locator("svg.curve polyline")).to_have_count(2)
+    expect(page.locator("pre.log")).to_have_text("all good\nbye")
+    page.goto(f"{served.url}/jobs/{filled['photon-1TeV']}/9")
+    page.get_by_text("Attempt 1 ended").click()
+    expect(page.locator("details table")).to_be_visible()
+
+
+def test_hostile_names_and_logs_are_shown_and_not_run(page: Page, served: Served, filled: dict[str, str]) -> None:
+    page.goto(served.url)
+    page.get_by_role("link", name=EVIL_TITLE).click()
+    expect(page.locator("h1")).to_have_text(EVIL_TITLE)
+    page.goto(f"{served.url}/jobs/{filled[EVIL_TITLE]}/1")
+    expect(page.locator("pre.log")).to_contain_text("␛[31mred␀␇<b>bold</b><script>alert(1)</script>")
+
+
+def test_empty_states_say_what_to_do(page: Page, served: Served, filled: dict[str, str]) -> None:
+    page.goto(f"{served.url}/jobs/{filled['empty']}")
+    expect(page.get_by_text("dampe-cli-create-new-jobInstance -n empty -t User -i 10")).to_be_visible()
+    page.goto(f"{served.url}/?title=nosuch")
+    expect(page.get_by_text("No job matches.")).to_be_visible()
+
+
+def test_the_keyboard_reaches_the_content_first(page: Page, served: Served, filled: dict[str, str]) -> None:
+    page.goto(served.url)
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("To the content")
+
+
+def test_a_page_needs_a_credential_and_says_so_as_a_page(browser: Browser, served: Served) -> None:
+    reply = requests.get(served.url, timeout=30)
+    assert reply.status_code == 401
+    assert reply.headers["WWW-Authenticate"].startswith("Basic")
+    assert reply.headers["Content-Type"].startswith("text/html") and "needs a credential" in reply.text
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/nosuch"])
+def test_pages_are_shielded(served: Served, path: str) -> None:
+    reply = requests.get(served.url + path, auth=("reader", served.read_token), timeout=30)
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert "<script" not in reply.text and "style=" not in reply.text
+
+
+def test_a_site_sees_its_own_jobs_only(served: Served, filled: dict[str, str]) -> None:
+    served.database.jobs.update_one({"title": "empty"}, {"$set": {"execution_site": "CNAF"}})
+    site = ("site", served.site_token)
+    assert "empty" not in requests.get(served.url, auth=site, timeout=30).text
+    assert requests.get(f"{served.url}/jobs/{filled['empty']}", auth=site, timeout=30).status_code == 403
+    served.database.jobs.update_one({"title": "empty"}, {"$set": {"execution_site": "local"}})
