@@ -3,10 +3,12 @@
 import logging
 
 from flask import Flask
+from flask_mongoengine import MongoEngine
+from mongoengine import get_connection
 
 from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.core.database import credentials
-from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
 from DmpWorkflow.frontend import access, failures
 from DmpWorkflow.frontend.api import jobs, service, sites, status
 from DmpWorkflow.frontend.pages import views
@@ -26,7 +28,7 @@ def create_app(settings: Settings) -> Flask:
         MAX_FORM_MEMORY_SIZE=LARGEST_FIELD,
         JSON_SORT_KEYS=False,
     )
-    database = Database(settings.database.address, settings.database.name)
+    database = _open_database(app, settings)
     database.prepare()
     app.extensions["dampe_database"] = database
     app.extensions["dampe_signing_key"] = credentials.secret(database)
@@ -37,3 +39,11 @@ def create_app(settings: Settings) -> Flask:
     if settings.server.auth == "off":
         log.warning("auth = off: everybody who reaches this server may do everything")
     return app
+
+
+def _open_database(app: Flask, settings: Settings) -> Database:
+    """Open the database through Flask-MongoEngine, so that documents work in the application as well."""
+    address, name = settings.database.address, settings.database.name
+    app.config["MONGODB_SETTINGS"] = {"host": address, "db": name} | CLIENT_OPTIONS
+    MongoEngine(app)
+    return Database(address, name, get_connection())

@@ -1,0 +1,216 @@
+"""The documents, with the original's collections and field names, and their indexes.
+
+Hot paths read and write the collections directly, since building documents costs many times more than reading
+them; what they store is what is declared here, and a test holds them to it. Times are in UTC.
+"""
+
+from typing import Any, ClassVar
+
+from mongoengine import (
+    BooleanField,
+    DateTimeField,
+    DictField,
+    Document,
+    DynamicField,
+    FloatField,
+    IntField,
+    ListField,
+    LongField,
+    ObjectIdField,
+    StringField,
+)
+
+HEARTBEAT_SECONDS = 30 * 24 * 3600  # that a heartbeat is kept
+
+
+def _meta(collection: str, indexes: list[Any], inheritance: bool = True) -> dict[str, Any]:
+    """Return what mongoengine needs to know; the original's documents all carry ``_cls``."""
+    return {
+        "collection": collection,
+        "allow_inheritance": inheritance,
+        "index_cls": False,
+        "auto_create_index": False,
+        "indexes": indexes,
+    }
+
+
+class Job(Document):
+    """A job; ``allotted`` is the highest instance number given away, ``creations`` those not all stored yet."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "job",
+        [
+            {"fields": ["title", "type", "execution_site"], "unique": True},
+            {"fields": ["slug"], "unique": True},
+            ["-created_at", "-id"],
+            ["dependencies"],
+        ],
+    )
+    created_at = DateTimeField(required=True)
+    slug = StringField(required=True)
+    title = StringField(required=True, max_length=255)
+    body = StringField(required=True)
+    digest = StringField(required=True)
+    type = StringField(required=True)
+    release = StringField()
+    priority = IntField(default=0)
+    dependencies = ListField(ObjectIdField())
+    execution_site = StringField(required=True)
+    allotted = LongField(default=0)
+    creations = ListField(DictField())
+
+
+class JobInstance(Document):
+    """One instance of a job; ``body`` holds its overrides as JSON text."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "job_instance",
+        [
+            {"fields": ["job", "instanceId"], "unique": True},
+            ["job", "status", "instanceId"],
+            # Partial: only what can be claimed is in it, so that a claim costs the same whatever else is stored.
+            {
+                "fields": ["site", "-priority", "id"],
+                "name": "claimable",
+                "partialFilterExpression": {"claimable": True},
+            },
+            {"fields": ["site", "last_update"], "name": "active", "partialFilterExpression": {"active": True}},
+            {"fields": ["claim.expires"], "name": "leases", "sparse": True},
+            {"fields": ["claim.request"], "name": "claims", "sparse": True},
+        ],
+    )
+    job = ObjectIdField(required=True)
+    instanceId = LongField(required=True)
+    site = StringField(required=True)
+    priority = IntField(default=0)
+    created_at = DateTimeField(required=True)
+    last_update = DateTimeField(required=True)
+    last_contact = DateTimeField()
+    body = StringField()
+    status = StringField(required=True)
+    minor_status = StringField()
+    status_history = ListField(DictField())
+    batchId = StringField()
+    hostname = StringField()
+    Nevents = LongField()
+    cpu = ListField(DictField())
+    memory = ListField(DictField())
+    cpu_max = FloatField()
+    mem_max = FloatField()
+    cpu_peak = FloatField()
+    memory_peak = FloatField()
+    log = StringField()
+    attempt = IntField(default=0)
+    attempts = ListField(DictField())
+    handed_out = BooleanField(default=False)
+    claimable = BooleanField(default=False)
+    active = BooleanField()
+    waiting_for = ListField(ObjectIdField())
+    claim = DictField()
+    sequence = LongField()
+    runner = StringField()
+    lost = BooleanField()
+
+
+class InstanceCount(Document):
+    """A slot of a job's counters."""
+
+    meta: ClassVar[dict[str, Any]] = _meta("instance_count", [["job"], ["site"]], inheritance=False)
+    id = StringField(primary_key=True)
+    job = ObjectIdField(required=True)
+    site = StringField(required=True)
+    status = DictField()
+    locks = LongField()
+
+
+class Claim(Document):
+    """What a request of an agent was about to take."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "claim", [{"fields": ["forget_at"], "expireAfterSeconds": 0}], inheritance=False
+    )
+    id = StringField(primary_key=True)
+    site = StringField(required=True)
+    agent = StringField(required=True)
+    candidates = ListField(DictField())
+    expires = DateTimeField(required=True)
+    forget_at = DateTimeField(required=True)
+
+
+class Credential(Document):
+    """A token, by its digest."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "credential",
+        [{"fields": ["digest"], "unique": True}, {"fields": ["name"], "unique": True}],
+        inheritance=False,
+    )
+    name = StringField(required=True)
+    role = StringField(required=True)
+    site = StringField()
+    digest = StringField(required=True)
+    created_at = DateTimeField(required=True)
+    last_used = DateTimeField()
+
+
+class Setting(Document):
+    """A value that the servers share."""
+
+    meta: ClassVar[dict[str, Any]] = _meta("setting", [], inheritance=False)
+    id = StringField(primary_key=True)
+    value = DynamicField(required=True)
+
+
+class HeartBeat(Document):
+    """The last sign of life of a process on a host."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "heart_beat",
+        [
+            {"fields": ["hostname", "process"], "unique": True},
+            {"fields": ["timestamp"], "expireAfterSeconds": HEARTBEAT_SECONDS},
+        ],
+    )
+    hostname = StringField(required=True)
+    process = StringField()
+    version = StringField()
+    timestamp = DateTimeField(required=True)
+
+
+class Agent(Document):
+    """The last sign of life of a site's agent."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "agent", [{"fields": ["site", "agent"], "unique": True}], inheritance=False
+    )
+    site = StringField(required=True)
+    agent = StringField(required=True)
+    hostname = StringField()
+    version = StringField()
+    problem = StringField()
+    holds = LongField()
+    last_beat = DateTimeField(required=True)
+
+
+class DataFile(Document):
+    """A file in the data catalogue."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "data_file",
+        [
+            {"fields": ["site", "filename"], "unique": True},
+            ["site", "status", "filetype", "-created_at"],
+            ["-created_at"],
+        ],
+    )
+    filename = StringField(required=True)
+    site = StringField(required=True)
+    status = StringField(required=True)
+    filetype = StringField()
+    created_at = DateTimeField(required=True)
+    last_update = DateTimeField()
+
+
+DOCUMENTS: tuple[type[Document], ...] = (
+    Job, JobInstance, InstanceCount, Claim, Credential, Setting, HeartBeat, Agent, DataFile,
+)  # fmt: skip

@@ -1,0 +1,97 @@
+"""What the hot paths store is what the documents declare; and their queries are covered by indexes."""
+
+from datetime import timedelta
+from typing import Any
+
+from bson import ObjectId
+
+from DmpWorkflow.core.database import claims, creation, credentials, data_catalogue, heartbeats, jobs
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.documents import DOCUMENTS
+from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.reports import Report
+
+
+def fill(database: Database) -> ObjectId:
+    job: ObjectId = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
+    child = jobs.submit(database, jobs.NewJob("child", "User", "local", "<Jobs/>", dependencies=(job,)))["_id"]
+    creation.create_instances(database, job, 30)
+    creation.create_instances(database, child, 5)
+    claims.claim(database, claims.ClaimRequest("local", "agent", "request1", 10, timedelta(hours=1)))
+    values = {
+        "batchId": "1",
+        "hostname": "wn",
+        "cpu": 1,
+        "memory": 2,
+        "cpu_max": 3,
+        "mem_max": 4,
+        "log": "x",
+        "Nevents": 5,
+    }
+    for number, status in ((1, MajorStatus.DONE), (2, MajorStatus.RUNNING), (3, MajorStatus.FAILED)):
+        apply_report(
+            database, StatusReport(job, number, Report(status, 1, 1, "runner"), values | {"minor_status": "m"})
+        )
+    roll_back(database, job, [3])
+    credentials.create(database, "site", "site", "local")
+    credentials.secret(database)
+    heartbeats.beat(database, "wn", "JobFetcher", "3")
+    beat = {"agent": "agent", "hostname": "wn", "version": "3"}
+    heartbeats.agent_beat(database, beat, "local", [heartbeats.Held(job, 2, 1)])
+    data_catalogue.register(database, "local", ["/a"], "root")
+    return job
+
+
+def test_all_that_is_stored_loads_and_validates_as_documents(database: Database) -> None:
+    fill(database)
+    for document in DOCUMENTS:
+        stored = list(database.jobs.database[document._meta["collection"]].find())
+        assert stored, document
+        for found in stored:
+            document._from_son(found).validate()  # refuses fields that are not declared
+
+
+def plan(database: Database, collection: Any, query: dict[str, Any], **options: Any) -> tuple[str, int, int]:
+    """Return the index a query uses, and how many keys and documents it looks at."""
+    found = collection.find(query, **options).explain()
+    stage = found["queryPlanner"]["winningPlan"]
+    while "inputStage" in stage:
+        stage = stage["inputStage"]
+    stats = found["executionStats"]
+    return stage.get("indexName", stage["stage"]), stats["totalKeysExamined"], stats["totalDocsExamined"]
+
+
+def test_hot_queries_use_their_index_and_look_at_no_more_than_they_return(database: Database) -> None:
+    job = fill(database)
+    instances = database.instances
+    claim = plan(
+        database,
+        instances,
+        {"site": "local", "claimable": True},
+        projection={"attempt": 1},
+        sort=claims.ORDER,
+        limit=5,
+    )
+    assert claim == ("claimable", 5, 5)
+    assert plan(database, instances, {"claim.request": "request1"})[0] == "claims"
+    leases = {"claim.expires": {"$lte": creation.clock.now()}, "status": "New"}
+    assert plan(database, instances, leases) == ("leases", 0, 0)
+    one = {"job": job, "instanceId": {"$in": [7, 8]}}
+    assert plan(database, instances, one)[2] == 2
+    by_number = [("instanceId", 1)]
+    page = plan(database, instances, {"job": job, "instanceId": {"$gt": 10}}, sort=by_number, limit=5)
+    assert page == ("job_1_instanceId_1", 5, 5)
+    filtered = {"job": job, "status": "New", "instanceId": {"$gt": 0}}
+    assert plan(database, instances, filtered, sort=by_number, limit=5) == ("job_1_status_1_instanceId_1", 5, 5)
+    watched = {"site": "local", "active": True, "status": "Running"}
+    assert plan(database, instances, watched) == ("active", 1, 1)
+    assert plan(database, database.counts, {"job": {"$in": [job]}})[0] == "job_1"
+    assert plan(database, database.jobs, {"slug": "x"})[0] == "slug_1"
+    assert plan(database, database.jobs, {"dependencies": job})[0] == "dependencies_1"
+    assert (
+        plan(database, database.jobs, {}, sort=[("created_at", -1), ("_id", -1)], limit=5)[0]
+        == "created_at_-1__id_-1"
+    )
+    assert plan(database, database.credentials, {"digest": "x"})[0] == "digest_1"
