@@ -67,9 +67,10 @@ class Sender:
             logger.warning("%s by the server: %s %.500s", answer.value, reply.status_code, reply.text)
         return answer
 
-    def register(self, site: str, files: list[str]) -> None:
-        """Enter files into the catalogue; a failure is logged, since the files are where they should be."""
+    def register(self, site: str, files: list[str], file_type: str = "") -> None:
+        """Enter files of a type into the catalogue; a failure is logged, since the files are where they should be."""
         form = {"filename": ",".join(files), "site": site, "action": "register"}
+        form |= {"filetype": file_type} if file_type else {}
         try:
             reply = self._post("/datacat/", data=form)
         except OSError as error:

@@ -192,8 +192,13 @@ class Runner:
         self._signals.disarm()
         os.chdir("/")
         remove_folder(folder)
-        if targets:
-            self._sender.register(self._run.site.name, targets)
+        self._register(targets)
+
+    def _register(self, targets: list[str]) -> None:
+        types = [file.file_type for file in self._run.output_files]
+        for file_type in dict.fromkeys(types):
+            named = [target for target, its_type in zip(targets, types, strict=True) if its_type == file_type]
+            self._sender.register(self._run.site.name, named, file_type)
 
     def _stage(
         self, minor_status: str, files: tuple[FileToStage, ...], folder: Path, environment: dict[str, str]

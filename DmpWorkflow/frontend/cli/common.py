@@ -124,4 +124,4 @@ class errors_as_one_line:
 def _set_up_log(verbosity: int) -> None:
     level = logging.ERROR if verbosity < 0 else logging.INFO if verbosity == 0 else logging.DEBUG
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.WARNING if verbosity < 2 else logging.DEBUG)
+    logging.getLogger("urllib3").setLevel(logging.ERROR if verbosity < 1 else logging.DEBUG)  # tells of each retry

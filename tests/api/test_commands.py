@@ -1,0 +1,225 @@
+"""The commands as their users run them, against a served process."""
+
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from DmpWorkflow.frontend.cli import main
+from tests.served import Served
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+CLIENT = """\
+[global]
+installation = client
+[server]
+url = {url}
+token = {token}
+[JobDB]
+batch_sites = local
+[site]
+name = local
+HPCsystem = local
+workdir = {folder}/work
+EXEC_DIR_ROOT = {folder}/run
+slots = 2
+"""
+
+
+class Shell:
+    """Runs commands with a configuration for the served process."""
+
+    def __init__(self, served: Served, folder: Path) -> None:
+        self.config = folder / "settings.cfg"
+        self.config.write_text(CLIENT.format(url=served.url, token=served.admin_token, folder=folder))
+        self.environment = os.environ | {"DAMPE_CONFIG": str(self.config), "HOME": str(folder)}
+        self.folder = folder
+
+    def run(self, *words: str, code: int = 0, config: Path | None = None) -> str:
+        environment = self.environment | ({"DAMPE_CONFIG": str(config)} if config else {})
+        done = subprocess.run(
+            [BIN / words[0], *words[1:]],
+            env=environment, cwd=self.folder, text=True, capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        self.stderr = done.stderr
+        return done.stdout
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))
+
+
+@pytest.fixture
+def shell(served: Served, tmp_path: Path) -> Shell:
+    return Shell(served, tmp_path)
+
+
+def test_the_tour_of_the_readme(shell: Shell) -> None:
+    """Submit, run, look, fail, roll back."""
+    example = str(ROOT / "examples" / "helloWorld.xml")
+    assert "Added job tour (" in shell.run("dampe-cli-new-job", example, "-n", "tour", "--Ninstances", "2")
+    slug = shell.json("dampe-cli-jobs", "list", "--title", "tour")[0]["slug"]
+    assert "2 claimed, 2 submitted" in shell.run("dampe-cli-fetch-new-jobs", "-c", "20", "-m", "800")
+    watched = shell.run("dampe-cli-jobs", "watch", slug, "--interval", "0.2")
+    assert watched.strip() == "Done 2"
+    shown = shell.run("dampe-cli-jobs", "show", slug, "1")
+    assert "status: Done" in shown and "Hello World, I am instance 1" in shown
+    failing = shell.folder / "failing.xml"
+    failing.write_text(Path(example).read_text().replace("> test.dat", "> test.dat; exit ${CODE:-3}"))
+    shell.run("dampe-cli-create-new-job", "-i", str(failing), "-n", "failing", "-t", "User", "--Ninstances", "1")
+    shell.run("dampe-cli-fetch-new-jobs")
+    slug = shell.json("dampe-cli-jobs", "list", "--title", "failing")[0]["slug"]
+    shell.run("dampe-cli-jobs", "watch", slug, "--interval", "0.2", code=1)
+    assert "ApplicationExitCode3" in shell.run("dampe-cli-jobs", "show", slug)
+    select = ("--title", "failing", "--type", "User", "--status", "Failed")
+    shell.run("dampe-cli-rollback-jobInstance", *select, code=2)
+    assert "add --yes" in shell.stderr
+    assert "Rolled back 1" in shell.run("dampe-cli-rollback-jobInstance", *select, "--set-var", "CODE=0", "--yes")
+    shell.run("dampe-cli-fetch-new-jobs")
+    assert shell.run("dampe-cli-jobs", "watch", slug, "--interval", "0.2").strip() == "Done 1"
+
+
+def test_instances_are_added_and_changed_by_hand(shell: Shell) -> None:
+    example = str(ROOT / "examples" / "helloWorld.xml")
+    job = shell.json("dampe", "job", "create", example, "-n", "by-hand")[0]["jobID"]
+    added = shell.json(
+        "dampe-cli-create-new-jobInstance", "-n", "by-hand", "-t", "User", "-i", "3", "--set-var", 'A="x;y=z"'
+    )
+    assert (added["first"], added["last"]) == (1, 3)
+    shell.run("dampe-cli-update-job-status", job, "1", "Submitted", "--batchId", "77")
+    shell.run("dampe-cli-update-job-status", job, "1", "Terminated", "--minor_status", "Broken")
+    shell.run("dampe-cli-update-job-status", job, "1", "Running", code=4)
+    assert shell.stderr.strip() == (
+        "error: an instance in status Terminated cannot become Running; only a roll-back leaves a final status"
+    )
+    slug = shell.json("dampe-cli-jobs", "list", "--title", "by-hand")[0]["slug"]
+    detail = shell.json("dampe-cli-jobs", "show", slug, "1")
+    assert (detail["minor_status"], detail["batch_id"]) == ("Broken", "77")
+    assert json.loads(detail["overrides"])["MetaData"] == [{"name": "A", "value": "x;y=z", "var_type": "string"}]
+
+
+def test_a_dry_run_claims_nothing(shell: Shell, served: Served) -> None:
+    shell.run("dampe-cli-new-job", str(ROOT / "examples" / "helloWorld.xml"), "-n", "dry", "--Ninstances", "4")
+    assert "would claim at most 3" in shell.run("dampe-cli-fetch-new-jobs", "-d", "-c", "3")
+    job = served.database.jobs.find_one({"title": "dry"})
+    assert job is not None
+    assert served.database.instances.count_documents({"job": job["_id"], "attempt": 0}) == 4
+
+
+def test_the_catalogue(shell: Shell) -> None:
+    shell.run("dampe-datacatalog", "-a", "register", "-s", "local", "-f", "/data/x.root")
+    assert shell.run("dampe-datacatalog", "-a", "list", "-s", "local").splitlines() == [
+        "found 1 files",
+        "/data/x.root",
+    ]
+    shell.run("dampe-datacatalog", "-a", "setStatus", "-s", "local", "-f", "/data/x.root", "-S", "Copied")
+    assert shell.json("dampe-datacatalog", "-a", "list", "-s", "local", "-S", "Copied") == ["/data/x.root"]
+    shell.run("dampe-datacatalog", "-a", "delete", "-s", "local", "-f", "/data/none", code=3)
+    assert shell.stderr.strip() == "error: cannot find file in DB"
+
+
+def test_configure_tries_the_server_and_installs(shell: Shell, served: Served) -> None:
+    target = shell.folder / "etc" / "settings.cfg"
+    said = shell.run("dampe-cli-configure", "-f", str(shell.config), "--target", str(target))
+    assert "credential: admin, role admin" in said and "database ok" in said
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    shown = shell.run("dampe-cli-configure", "--show", config=target)
+    assert served.admin_token not in shown and f"{target}:4" in shown
+    broken = shell.folder / "broken.cfg"
+    broken.write_text("[site]\nHPCsystem = condr\nHPCmemory = lots\n")
+    shell.run("dampe-cli-configure", "-f", str(broken), "--target", str(target), code=7)
+    assert "HPCsystem" in shell.stderr and "HPCmemory" in shell.stderr
+    assert target.read_text() == shell.config.read_text()
+
+
+def test_a_server_that_is_not_there_is_one_plain_line(shell: Shell) -> None:
+    shell.config.write_text(re.sub(r"url = .*", "url = http://127.0.0.1:9", shell.config.read_text()))
+    shell.run("dampe-cli-heartbeat", code=6)
+    assert shell.stderr.strip() == "error: http://127.0.0.1:9 does not answer: check [server] url and the network"
+
+
+def test_bad_xml_names_the_line(shell: Shell) -> None:
+    bad = shell.folder / "bad.xml"
+    bad.write_text("<Jobs>\n<Job name='x'/>\n</Jobs>")
+    shell.run("dampe-cli-new-job", str(bad), code=2)
+    assert "error: line 2: Element 'Job': Missing child element(s). Expected is" in shell.stderr
+
+
+def test_the_server_commands(shell: Shell, served: Served) -> None:
+    server = ("dampe-server",)
+    shell.run(*server, "init", config=served.settings_path)
+    assert "ok    database: MongoDB" in shell.run(*server, "check", config=served.settings_path)
+    token = shell.run(
+        *server, "token", "create", "--name", "t1", "--role", "site", "--site", "CNAF", config=served.settings_path
+    )
+    assert len(token.strip()) > 30
+    listed = shell.run(*server, "token", "list", config=served.settings_path)
+    assert "t1\tsite\tCNAF" in listed and token.strip() not in listed
+    shell.run(*server, "token", "revoke", "t1", config=served.settings_path)
+    shell.run(*server, "token", "revoke", "t1", code=3, config=served.settings_path)
+    shell.run(
+        *server,
+        "token",
+        "create",
+        "--name",
+        "t2",
+        "--role",
+        "site",
+        "--site",
+        "NO",
+        code=2,
+        config=served.settings_path,
+    )
+    away = shell.folder / "away.cfg"
+    away.write_text(
+        "[global]\ninstallation = server\n[database]\nuri = mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300\n"
+    )
+    assert "FAIL  database: MongoDB at" in shell.run(*server, "check", code=1, config=away)
+
+
+def every_command(group: click.Command, words: tuple[str, ...]) -> list[tuple[click.Command, tuple[str, ...]]]:
+    if not isinstance(group, click.Group):
+        return [(group, words)]
+    return [found for name, sub in group.commands.items() for found in every_command(sub, (*words, name))]
+
+
+@pytest.mark.parametrize(("command", "words"), every_command(main.dampe, ("dampe",)), ids=lambda item: str(item))
+def test_every_help_text_has_an_example_that_parses(command: click.Command, words: tuple[str, ...]) -> None:
+    context = click.Context(command, info_name=" ".join(words))
+    assert "Example: " in command.get_help(context)
+    example = (command.epilog or "").removeprefix("Example: ")
+    named = re.search(r"(dampe\S*)(( [^;]+)?)", example)
+    assert named is not None
+    arguments = shlex.split(named[2])
+    scripts: dict[str, click.Command] = {
+        "dampe-server": main.dampe_server, "dampe-cli-jobs": main.dampe_jobs, "dampe-cli-new-job": main.new_job,
+    }  # fmt: skip
+    target: click.Command = scripts.get(named[1], command)
+    while isinstance(target, click.Group):
+        target = target.commands[arguments.pop(0)]
+    assert target is command
+    os.chdir(ROOT)
+    target.make_context("test", arguments)
+
+
+@pytest.mark.parametrize("script", ["dampe", "dampe-cli-fetch-new-jobs", "dampe-cli-jobs", "dampe-datacatalog"])
+def test_a_site_needs_neither_flask_nor_a_database_driver(script: str) -> None:
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['flask', 'pymongo', 'bson', 'mongoengine', 'pydantic']))"
+    run = f"import runpy; runpy.run_path({str(BIN / script)!r}, run_name='__main__')"
+    code = f"{blocked}; sys.argv[1:] = ['--help']; {run}"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0 and "Usage" in done.stdout, done.stderr
+    code = code.replace("['--help']", "['server', 'check']")
+    if script == "dampe":
+        done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60, check=False)
+        assert "pip install 'DmpWorkflow[server]'" in done.stdout
