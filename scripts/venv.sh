@@ -30,14 +30,14 @@ make_venv() {
         rm -rf .venv
         "$python" -m venv .venv || fail ".venv could not be made with $python"
     fi
-    local stamp
-    stamp="$1 $(cat pyproject.toml DmpWorkflow/__init__.py | cksum)"
-    if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then
-        return
-    fi
+    local sum
+    sum=$(cat pyproject.toml DmpWorkflow/__init__.py | cksum)
+    case "$(cat .venv/installed 2>/dev/null)" in
+    "$1"*" $sum") return ;; # these extras, and perhaps more
+    esac
     echo "Installing Python packages into .venv"
     if ! .venv/bin/pip install --quiet --disable-pip-version-check --editable ".[$1]" >.venv/pip.log 2>&1; then
         fail "the Python packages could not be installed ($(grep -m 1 ERROR .venv/pip.log || tail -n 1 .venv/pip.log)); all of pip's words are in .venv/pip.log"
     fi
-    echo "$stamp" >.venv/installed
+    echo "$1 $sum" >.venv/installed
 }

@@ -114,6 +114,9 @@ def main() -> int:
     except DmpWorkflowError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"quickstart: {error.filename or options.data}: {error.strerror}", file=sys.stderr)
+        return FAILED
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
