@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from DmpWorkflow.client import Client
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.cli.assignments import overrides
 from DmpWorkflow.frontend.cli.common import Context, command
@@ -113,22 +114,22 @@ def list_jobs(context: Context, title: str, job_type: str, site: str, limit: int
 
 
 @command("show", epilog="Example: dampe-cli-jobs show 4f2a91c07b1e 3")
-@click.argument("slug")
+@click.argument("job")
 @click.argument("number", required=False, type=click.IntRange(1))
 @click.option("--status", default="", help="Only instances in this status.")
 @click.option("--limit", type=click.IntRange(1), default=50, help="At most so many instances.")
-def show(context: Context, slug: str, number: int | None, status: str, limit: int) -> None:
-    """Show a job and its instances, or one instance with its history and log."""
+def show(context: Context, job: str, number: int | None, status: str, limit: int) -> None:
+    """Show a job (by slug or name) and its instances, or one instance with its history and log."""
     client = context.client()
+    found = _find(client, job)
     if number is not None:
-        return _show_instance(context, client.instance(slug, number))
-    job = client.job(slug)
-    rows = list(client.instances(slug, status=status, most=limit))
-    context.give(job | {"instances": rows})
+        return _show_instance(context, client.instance(found["slug"], number))
+    rows = list(client.instances(found["slug"], status=status, most=limit))
+    context.give(found | {"instances": rows})
     if context.as_json:
         return None
-    context.say(f"{job['title']} ({job['type']}) at {job['site']}, priority {job['priority']}")
-    context.say("  ".join(f"{name} {count}" for name, count in job["counts"].items() if count) or "no instances")
+    context.say(f"{found['title']} ({found['type']}) at {found['site']}, priority {found['priority']}")
+    context.say(_in_words(found["counts"]))
     columns = ["instance_id", "status", "minor_status", "attempt", "hostname", "batch_id", "last_update"]
     context.table(columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows])
     return None
@@ -157,15 +158,35 @@ def _show_instance(context: Context, instance: Mapping[str, Any]) -> None:
 HISTORY = ("update", "status", "minor_status")
 
 
-@command("watch", epilog="Example: dampe-cli-jobs watch 4f2a91c07b1e")
-@click.argument("slug")
+def _find(client: Client, word: str) -> dict[str, Any]:
+    """Return the job with this slug, or else the only one of this name."""
+    try:
+        return client.job(word)
+    except NotFound:
+        named = list(client.jobs(title=word, most=2))
+    if not named:
+        raise NotFound(f"there is no job with the slug or name {word}")
+    if len(named) > 1:
+        raise InvalidInput(
+            f"several jobs are named {word}: give a slug, as dampe-cli-jobs list --title {word} shows them"
+        )
+    return client.job(named[0]["slug"])
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return "  ".join(f"{name} {count}" for name, count in counts.items() if count) or "no instances"
+
+
+@command("watch", epilog="Example: dampe-cli-jobs watch hello")
+@click.argument("job")
 @click.option("--interval", type=click.FloatRange(0.2), default=2.0, help="Seconds between two looks.")
-def watch(context: Context, slug: str, interval: float) -> None:
-    """Watch a job until all its instances are over; fails if some did not succeed."""
+def watch(context: Context, job: str, interval: float) -> None:
+    """Watch a job (by slug or name) until all its instances are over; fails if some did not succeed."""
     client = context.client()
+    slug = _find(client, job)["slug"]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=context.verbosity < 0) as progress:
-        task = progress.add_task(slug)
+        task = progress.add_task(job)
         while True:
             counts = client.job(slug)["counts"]
             over = sum(counts[status] for status in FINAL)
@@ -174,7 +195,7 @@ def watch(context: Context, slug: str, interval: float) -> None:
             if over == total:
                 break
             time.sleep(interval)
-    context.say("  ".join(f"{name} {count}" for name, count in counts.items() if count) or "no instances")
+    context.say(_in_words(counts))
     context.give(counts)
     if counts[MajorStatus.DONE] != total:
         sys.exit(1)
