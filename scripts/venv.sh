@@ -6,26 +6,45 @@ fail() {
     exit 1
 }
 
+# find_python: prints a Python that is new enough, with or without its venv module.
 find_python() {
-    local name found=""
+    local name
     for name in python3.11 python3.12 python3.13 python3.14 python3; do
-        "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
-        found=$name
-        if "$name" -c 'import venv, ensurepip' 2>/dev/null; then
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$name"
             return
         fi
     done
-    if [ -n "$found" ]; then
-        fail "$found has no venv module: apt install $found-venv (or python3-venv)"
-    fi
     fail "Python 3.11 or newer is needed: apt install python3 python3-venv (Ubuntu 22.04: python3.11 python3.11-venv)"
+}
+
+# install_missing PYTHON: what pip cannot bring. As root it is installed, others are told the command.
+install_missing() {
+    local missing=()
+    if ! "$1" -c 'import venv, ensurepip' 2>/dev/null; then
+        missing+=("$("$1" -c 'import sys; print(f"python3.{sys.version_info[1]}")')-venv")
+    fi
+    # The embedded mongod is linked with it; a mongod on PATH is preferred to that one.
+    if ! command -v mongod >/dev/null && ! "$1" -c 'import ctypes; ctypes.CDLL("libcurl.so.4")' 2>/dev/null; then
+        missing+=(libcurl4)
+    fi
+    if [ ${#missing[@]} -eq 0 ]; then
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        fail "this machine lacks something: sudo apt install ${missing[*]}"
+    fi
+    echo "Installing ${missing[*]}"
+    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"; } >/dev/null 2>&1; then
+        fail "these packages could not be installed: apt install ${missing[*]}"
+    fi
 }
 
 # make_venv EXTRAS: .venv holds the package with these extras afterwards.
 make_venv() {
     local python
     python=$(find_python) || exit 1
+    install_missing "$python"
     if ! [ -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
         rm -rf .venv
         "$python" -m venv .venv || fail ".venv could not be made with $python"

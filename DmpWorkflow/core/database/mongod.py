@@ -17,6 +17,7 @@ from DmpWorkflow.utils.errors import ConfigurationError, Unavailable
 REPLICA_SET = "dampe"
 START_SECONDS = 60
 STOP_SECONDS = 30
+NOT_STARTED = 127  # the loader's exit code, if a library is missing
 ALREADY_INITIALIZED = 23  # MongoDB's error code
 
 
@@ -88,7 +89,7 @@ class EmbeddedMongod:
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for its owner, who stops it in order
         )  # fmt: skip
         try:
@@ -103,21 +104,21 @@ class EmbeddedMongod:
 
     def stop(self) -> None:
         """Stop the process and wait for its end."""
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None:
             return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        with self.process:  # closes the pipe
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
     def _wait_until_writable(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         with MongoClient[dict[str, object]](self.uri, serverSelectionTimeoutMS=500) as client:
             while time.monotonic() < deadline:
                 if self.process is not None and self.process.poll() is not None:
-                    raise Unavailable(f"mongod ended with exit code {self.process.returncode}; see {self.log}")
+                    raise Unavailable(self._why_it_ended(self.process))
                 try:
                     self._join_replica_set(client)
                     if client.admin.command("hello")["isWritablePrimary"]:
@@ -126,6 +127,12 @@ class EmbeddedMongod:
                     pass  # not up yet
                 time.sleep(0.05)
         raise Unavailable(f"mongod did not become writable within {START_SECONDS} s; see {self.log}")
+
+    def _why_it_ended(self, process: "subprocess.Popen[bytes]") -> str:
+        said = (process.communicate()[1] or b"").decode(errors="replace").strip().splitlines()
+        if process.returncode == NOT_STARTED and said:
+            return f"{self.binary} cannot run on this machine: {said[-1]}"
+        return f"mongod ended with exit code {process.returncode}; see {self.log}"
 
     def _join_replica_set(self, client: "MongoClient[dict[str, object]]") -> None:
         member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
