@@ -95,6 +95,7 @@ class Cycle:
         self.backend = backend
         self.journal = journal
         self.python = python
+        self.over: set[AttemptKey] = set()
         self.result = CycleResult()
 
     def run(self, limits: Limits) -> CycleResult:
@@ -109,6 +110,7 @@ class Cycle:
         self._hold(jobs.values())
         self._follow(self._ask_server(), jobs)
         self._conclude_lost(jobs)
+        self._discard_outboxes()
         self._claim(limits, jobs)
         return self.result
 
@@ -152,8 +154,19 @@ class Cycle:
         self._cancel([jobs.pop(key) for key in over if key in jobs])
         for key in over:
             if key not in jobs:
-                del self.journal.held[key]
+                self._drop(key)
         self.journal.save()
+
+    def _drop(self, key: AttemptKey) -> None:
+        del self.journal.held[key]
+        self.over.add(key)
+
+    def _discard_outboxes(self) -> None:
+        """Remove the empty outboxes of attempts that are over: each holds a token."""
+        names = {f"{key.job_id}-{key.instance_id}-{key.attempt}" for key in self.over}
+        for outbox in outboxes(work_files.outbox_folder(self.settings)) if names else ():
+            if outbox.folder.name in names:
+                outbox.discard()
 
     def _cancel(self, jobs: Sequence[BatchJob]) -> None:
         if jobs:
@@ -171,7 +184,7 @@ class Cycle:
             self._report([_lost(key, endings.get(key)) for key in lost])
             self.result.lost += len(lost)
             for key in lost:
-                del self.journal.held[key]
+                self._drop(key)
         if gone:
             self.journal.save()
 

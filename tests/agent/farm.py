@@ -1,0 +1,121 @@
+"""A site for tests: its configuration, its agent, and a ledger that every payload signs."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from DmpWorkflow.backend import agent
+from DmpWorkflow.backend.local import LocalBackend
+from DmpWorkflow.client import Client
+from DmpWorkflow.config.loader import load
+from tests.served import Served
+
+SECONDS = 60.0
+CONFIGURATION = """\
+[global]
+installation = client
+[server]
+url = {url}
+token = {token}
+[JobDB]
+batch_sites = {site}
+[site]
+name = {site}
+HPCsystem = local
+slots = {slots}
+workdir = {folder}/work
+EXEC_DIR_ROOT = {folder}/run
+DAMPE_SW_DIR = {folder}
+"""
+XML = """<Jobs><Job name="{name}" type="User"><MetaData>{variables}</MetaData>
+<JobWrapper executable="/bin/bash"><![CDATA[
+echo "$DWF_INSTANCE_ID $DWF_JOB_ID $DWF_LOCAL_ID" >> {ledger}
+{script}
+]]></JobWrapper></Job></Jobs>"""
+
+
+class Site:
+    """A site with the local backend, and its agent."""
+
+    def __init__(self, served: Served, folder: Path, slots: int = 4, site: str = "local", token: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.ledger = folder / "ledger"
+        self.config = folder / "site.cfg"
+        self.config.write_text(
+            CONFIGURATION.format(
+                url=served.url, token=token or served.site_token, folder=folder, slots=slots, site=site
+            )
+        )
+        self.settings = load(self.config).settings
+        self.backend = LocalBackend.from_settings(self.settings)
+        self.client = Client(self.settings.server.url, self.settings.server.token)
+        self.people = Client(served.url, served.submit_token)
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.backend.stop(10)
+        self.client.close()
+        self.people.close()
+
+    def submit(self, number: int, script: str = "", site: str = "local", **variables: str) -> dict[str, Any]:
+        """Make a job whose payloads sign the ledger."""
+        items = "".join(f'<Var name="{name}" value="{value}"/>' for name, value in variables.items())
+        text = XML.format(name=f"job-{uuid.uuid4().hex[:8]}", ledger=self.ledger, script=script, variables=items)
+        made: dict[str, Any] = self.people.create_job(text.encode(), site=site, instances=number)["jobs"][0]
+        return made
+
+    def cycle(self, chunk: int = 100, in_system: int | None = None) -> agent.CycleResult:
+        """Run one cycle of the agent."""
+        return agent.run_cycle(self.settings, self.client, self.backend, agent.Limits(chunk, in_system))
+
+    def crash(self, point: str, when: str, number: int) -> bool:
+        """Run a cycle that kills itself; False if it never came to that point."""
+        command = [sys.executable, "-m", "tests.agent.crashing_agent", str(self.config), point, when, str(number)]
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=SECONDS, check=False)
+        return done.returncode < 0
+
+    def counts(self, job: dict[str, Any]) -> dict[str, int]:
+        """Return the statuses that a job's instances have."""
+        found: dict[str, int] = self.people.job(job["slug"])["counts"]
+        return {status: count for status, count in found.items() if count}
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Wait for something that other processes do."""
+        deadline = time.monotonic() + SECONDS
+        while not until():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.05)
+
+    def run_all(self, job: dict[str, Any]) -> None:
+        """Run cycles until all instances of a job are Done."""
+        total = sum(self.counts(job).values())
+
+        def done() -> bool:
+            self.cycle()
+            return self.counts(job) == {"Done": total}
+
+        self.wait(done)
+
+    def runs(self) -> Counter[str]:
+        """Return how often each instance's payload ran."""
+        lines = self.ledger.read_text().splitlines() if self.ledger.exists() else []
+        return Counter(line.split()[0] for line in lines)
+
+
+def children_of_nobody(folder: Path) -> list[str]:
+    """Return processes that still work in this folder."""
+    mine = os.getpid()
+    return [
+        " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline", "pid"])
+        if process.info["pid"] != mine and any(str(folder) in word for word in process.info["cmdline"] or [])
+    ]

@@ -1,0 +1,222 @@
+"""The agent with the local backend, real payloads and a real server."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from DmpWorkflow.backend import journal
+from DmpWorkflow.backend.interface import AttemptKey
+from DmpWorkflow.backend.registry import make_backend
+from DmpWorkflow.backend.work_files import outbox_folder
+from DmpWorkflow.core.database import credentials
+from DmpWorkflow.utils.errors import ConfigurationError, Conflict, Unavailable
+from tests.agent.farm import Site, children_of_nobody
+from tests.served import Served
+
+
+@pytest.fixture
+def site(served: Served, tmp_path: Path) -> Iterator[Site]:
+    served.database.instances.delete_many({})  # what other tests left is not ours to run
+    made = Site(served, tmp_path)
+    yield made
+    made.close()
+    assert children_of_nobody(tmp_path) == []
+
+
+def test_forty_instances_run_once_each(site: Site) -> None:
+    job = site.submit(40)
+    assert site.cycle(chunk=25, in_system=30).submitted == 25
+    site.run_all(job)
+    assert site.runs() == Counter({str(number): 1 for number in range(1, 41)})
+
+
+def test_the_limit_of_jobs_in_the_system_holds(site: Site) -> None:
+    site.submit(10, script="sleep 100")
+    assert site.cycle(in_system=3).claimed == 3
+    assert site.cycle(in_system=3).claimed == 0
+    assert len(site.backend.query()) == 3
+
+
+def test_payloads_go_on_without_an_agent(site: Site) -> None:
+    job = site.submit(8)
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Done": 8})
+
+
+def test_no_more_payloads_than_slots_run_at_once(served: Served, tmp_path: Path, site: Site) -> None:
+    gate = tmp_path / "gate"
+    job = site.submit(9, script=f"while ! [ -e {gate} ]; do sleep 0.1; done")
+    site.cycle()
+    site.wait(lambda: site.counts(job).get("Running") == 4)
+    site.cycle()
+    assert sum(site.runs().values()) == 4
+    gate.touch()
+    site.wait(lambda: site.counts(job) == {"Done": 9})
+
+
+CRASHES = [
+    ("journal", "before", 1), ("journal", "after", 1), ("journal", "before", 2), ("journal", "after", 2),
+    ("journal", "before", 3), ("journal", "after", 3), ("journal", "before", 4), ("journal", "after", 4),
+    ("heartbeat", "before", 1), ("heartbeat", "after", 1), ("claim", "before", 1), ("claim", "after", 1),
+    ("prepare", "before", 1), ("prepare", "after", 3), ("submit", "before", 1), ("submit", "after", 1),
+    ("queue", "before", 3), ("queue", "after", 3), ("report", "before", 1), ("report", "after", 1),
+]  # fmt: skip
+
+
+def test_an_agent_killed_at_any_step_neither_loses_nor_doubles(site: Site) -> None:
+    crashes = 0
+    for point, when, number in CRASHES:
+        job = site.submit(5)
+        crashes += site.crash(point, when, number)
+        site.run_all(job)
+    assert crashes >= len(CRASHES) - 2  # a cycle saves its journal as often as it has something to say
+    lines = site.ledger.read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 5 * len(CRASHES)
+
+
+def test_a_journal_that_is_lost_is_made_anew_from_the_queue(site: Site, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    job = site.submit(6, script=f"while ! [ -e {gate} ]; do sleep 0.1; done")
+    site.cycle()
+    folder = journal.agent_folder(Path(site.settings.site.workdir), "local")
+    (folder / "journal.json").unlink()
+    assert site.cycle().claimed == 0
+    with journal.opened(folder) as opened:
+        assert len(opened.held) == 6
+    gate.touch()
+    site.run_all(job)
+    assert sum(site.runs().values()) == 6
+
+
+def test_what_vanished_is_concluded_after_a_second_look(site: Site) -> None:
+    job = site.submit(1, script="sleep 1000")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
+    kill_everything(site)
+    assert site.cycle().lost == 0
+    assert site.counts(job) == {"Running": 1}
+    assert site.cycle().lost == 1
+    shown = site.people.instance(job["slug"], 1)
+    assert (shown["status"], shown["minor_status"]) == ("Failed", "BatchJobVanished")
+    assert list(outbox_folder(site.settings).iterdir()) == []
+
+
+def kill_everything(site: Site) -> None:
+    """Kill worker, runner and payload at once, as when a node loses power."""
+    for words in ("DmpWorkflow.backend.local_worker", "DmpWorkflow.backend.runner"):
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if words in line and str(site.folder) in line:
+                tree = process.children(recursive=True)
+                for member in [process, *tree]:
+                    member.kill()
+    site.wait(lambda: all(map(site.backend.spool.is_free, range(site.backend.slots))))
+
+
+def test_a_roll_back_stops_the_payload_and_runs_the_next_attempt(site: Site) -> None:
+    job = site.submit(1, script='[ "$GO" = yes ] || sleep 1000', GO="no")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
+    overrides = {"MetaData": [{"name": "GO", "value": "yes", "var_type": "string"}]}
+    site.people.roll_back(job["slug"], instances=[1], overrides=overrides)
+    assert site.cycle().cancelled == 1
+    site.run_all(job)
+    detail = site.people.instance(job["slug"], 1)
+    assert (detail["attempt"], [earlier["status"] for earlier in detail["attempts"]]) == (2, ["Running"])
+
+
+def test_a_payload_whose_server_is_away_at_its_end_is_reported_by_the_agent(
+    served: Served, site: Site, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job = site.submit(1, script=f"while ! [ -e {gate} ]; do sleep 0.1; done")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
+    (record,) = [found for _, found in site.backend.spool.records("running")]
+    served.process.send_signal(signal.SIGSTOP)
+    children = [
+        int(pid) for pid in Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
+    ]
+    try:
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+        gate.touch()
+        outbox = outbox_folder(site.settings)
+        site.wait(lambda: any("Done" in kept.read_text() for kept in outbox.glob("*/*.json")))
+        os.kill(record["pid"], signal.SIGKILL)  # it would try for a while
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGCONT)
+        served.process.send_signal(signal.SIGCONT)
+    site.wait(lambda: all(map(site.backend.spool.is_free, range(4))))
+    assert site.cycle().delivered >= 1
+    assert site.counts(job) == {"Done": 1}
+
+
+def test_two_agents_of_one_identity_do_not_meet(site: Site) -> None:
+    folder = journal.agent_folder(Path(site.settings.site.workdir), "local")
+    with journal.opened(folder), pytest.raises(Conflict, match="another agent is at work"):
+        site.cycle()
+    site.cycle()
+
+
+def test_two_sites_get_their_own_work(served: Served, site: Site, tmp_path: Path) -> None:
+    token = credentials.create(served.database, "cnaf-agent", "site", "CNAF")[0]
+    other = Site(served, tmp_path / "cnaf", site="CNAF", token=token)
+    try:
+        here, there = site.submit(3), other.submit(2, site="CNAF")
+        assert (site.cycle().claimed, other.cycle().claimed) == (3, 2)
+        site.wait(lambda: site.counts(here) == {"Done": 3} and site.counts(there) == {"Done": 2})
+    finally:
+        other.close()
+
+
+def test_a_batch_system_without_answer_is_reported_and_nothing_is_claimed(served: Served, site: Site) -> None:
+    site.submit(1)
+    spool = Path(site.settings.site.workdir) / ".local"
+    spool.parent.mkdir(parents=True, exist_ok=True)
+    spool.write_text("in the way")
+    with pytest.raises(Unavailable, match="cannot be used"):
+        site.cycle()
+    spool.unlink()
+    agents = list(served.database.agents.find({"site": "local", "problem": {"$regex": "cannot be used"}}))
+    assert len(agents) == 1
+    assert served.database.instances.count_documents({"attempt": 0}) == 1
+
+
+def test_a_bad_override_fails_its_instance_alone(site: Site) -> None:
+    good, bad = site.submit(1), site.submit(1, BATCH_OVERRIDE_MEMORY="lots")
+    result = site.cycle()
+    assert (result.claimed, result.submitted, len(result.problems)) == (2, 1, 1)
+    shown = site.people.instance(bad["slug"], 1)
+    assert (shown["status"], shown["minor_status"]) == ("Failed", "SubmissionFailed")
+    assert "'lots' is no amount of memory" in shown["log"]
+    site.wait(lambda: site.counts(good) == {"Done": 1})
+
+
+def test_names_can_be_read_back() -> None:
+    key = AttemptKey("6b04cc916a00b242cb9c95ef", 123456, 7)
+    assert AttemptKey.from_name(key.name) == key
+    assert AttemptKey.from_name("somebody-elses-job") is None
+
+
+def test_an_unknown_backend_names_the_known_ones(site: Site) -> None:
+    with pytest.raises(ConfigurationError, match="HPCsystem = pbs: there is no such backend here: known are local"):
+        make_backend("pbs", site.settings)
+
+
+def test_a_backend_of_another_package(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outside.py").write_text(
+        "from DmpWorkflow.backend.local import LocalBackend\n\n\nclass Outside(LocalBackend):\n    name = 'outside'\n"
+    )
+    info = tmp_path / "outside-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[DmpWorkflow.backends]\noutside = outside:Outside\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert make_backend("outside", site.settings).name == "outside"
