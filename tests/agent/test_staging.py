@@ -20,6 +20,7 @@ from DmpWorkflow.backend.staging import (
     UnknownLocation,
     stage,
 )
+from tests.needs import need
 
 
 def never(seconds: float) -> None:
@@ -146,8 +147,7 @@ def test_xrootd_upload_that_lost_bytes_is_damaged_and_removed(tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def xrootd() -> Iterator[tuple[str, Path]]:
     """A real xrootd server: its address and the folder that it serves."""
-    if not (shutil.which("xrootd") and shutil.which("xrdcp")):
-        pytest.skip("xrootd is not installed (Debian: xrootd-server, xrootd-client)")
+    need("xrootd", "xrdcp", package="xrootd-server xrootd-client")
     with tempfile.TemporaryDirectory() as name, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -15,9 +15,9 @@ from DmpWorkflow.core.database.reporting import StatusReport, apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
+from tests.needs import need
 from tests.served import Served
 
-CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -28,13 +28,9 @@ EVIL_LOG = "\x1b[31mred\x00\x07<b>bold</b><script>alert(1)</script>\nlast line"
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        message = "no chromium on this machine (Debian: apt install chromium)"
-        if os.environ.get("DAMPE_REQUIRE_ALL"):
-            pytest.fail(message)
-        pytest.skip(message)
+    need("chromium", package="chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), headless=True, args=ARGUMENTS)
         yield started
         started.close()
 
