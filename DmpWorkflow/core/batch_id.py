@@ -18,3 +18,16 @@ def normalise_batch_id(text: str | int | float | None) -> str | None:
     if number := _FLOAT.fullmatch(word):
         word = number.group(1)
     return word if word not in ("", "None", "-1") else None
+
+
+def same_batch_job(one: str | None, other: str | None) -> bool:
+    """Say whether two normalised ids may name the same job; None may be any.
+
+    The original's payload reports only the leading number of what its agent reported.
+    """
+    return one is None or other is None or _number(one) == _number(other)
+
+
+def _number(batch_id: str) -> str:
+    match = re.match(r"\d+", batch_id)
+    return match.group() if match else batch_id

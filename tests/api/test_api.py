@@ -220,7 +220,7 @@ def test_every_route_with_every_role(call: Call, served: Served, method: str, pa
     allowed = set()
     for role, token in (tokens | {"attempt": attempt, "-": None}).items():
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        body = {"json": {"site": "local"}} if method == "POST" else {"params": {"site": "local"}}
+        body: dict[str, Any] = {"json": {"site": "local"}} if method == "POST" else {"params": {"site": "local"}}
         reply = requests.request(method, served.url + path, headers=headers, timeout=60, **body)
         if reply.status_code not in (401, 403):
             allowed.add(role)

@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from bson import ObjectId
@@ -10,10 +11,12 @@ from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.utils.errors import Conflict
 
 
-def job_with(database: Database, number: int, **fields: object) -> ObjectId:
-    job: ObjectId = jobs.submit(
-        database, jobs.NewJob(**{"title": "sim", "type": "User", "site": "local", "body": "<Jobs/>"} | fields)
-    )["_id"]
+def _filled(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"title": "sim", "type": "User", "site": "local", "body": "<Jobs/>"} | fields
+
+
+def job_with(database: Database, number: int, **fields: Any) -> ObjectId:
+    job: ObjectId = jobs.submit(database, jobs.NewJob(**_filled(fields)))["_id"]
     creation.create_instances(database, job, number)
     return job
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from DmpWorkflow.core.database import claims, creation, credentials, data_catalogue, heartbeats, jobs
+from DmpWorkflow.core.database import claims, clock, creation, credentials, data_catalogue, heartbeats, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
@@ -76,7 +76,7 @@ def test_hot_queries_use_their_index_and_look_at_no_more_than_they_return(databa
     )
     assert claim == ("claimable", 5, 5)
     assert plan(database, instances, {"claim.request": "request1"})[0] == "claims"
-    leases = {"claim.expires": {"$lte": creation.clock.now()}, "status": "New"}
+    leases = {"claim.expires": {"$lte": clock.now()}, "status": "New"}
     assert plan(database, instances, leases) == ("leases", 0, 0)
     one = {"job": job, "instanceId": {"$in": [7, 8]}}
     assert plan(database, instances, one)[2] == 2

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from DmpWorkflow.core.database import claims, clock, counts, creation, jobs, reporting
+from DmpWorkflow.core.database import children, claims, clock, counts, creation, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.reporting import StatusReport, apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
@@ -169,8 +169,8 @@ class Promises(RuleBasedStateMachine):
         if crash:
             before = list(self.database.instances.find())
             with (
-                patch.object(reporting.counts, "change", side_effect=RuntimeError("crash")),
-                patch.object(reporting.children, "release", side_effect=RuntimeError("crash")),
+                patch.object(counts, "change", side_effect=RuntimeError("crash")),
+                patch.object(children, "release", side_effect=RuntimeError("crash")),
             ):
                 try:
                     apply_reports(self.database, reports)
@@ -231,7 +231,7 @@ class Promises(RuleBasedStateMachine):
 @pytest.mark.parametrize("steps", [30])
 def test_promises_1_to_5(database: Database, steps: int) -> None:
     Promises.database = database
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Promises,
         settings=settings(
             max_examples=80,

@@ -13,7 +13,7 @@ from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import IllegalTransition, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.core.samples import LIMIT
-from DmpWorkflow.utils.errors import NotFound
+from DmpWorkflow.utils.errors import AccessDenied, NotFound
 
 
 def make_job(database: Database, number: int, title: str = "sim", parents: tuple[ObjectId, ...] = ()) -> ObjectId:
@@ -89,7 +89,7 @@ def test_counts_stay_exact_when_a_report_crashes_in_the_middle(
     job = make_job(database, 2)
     claim_all(database)
     with monkeypatch.context() as patched, pytest.raises(PyMongoError, match="crash"):
-        patched.setattr(reporting.counts, "change", lambda *_: (_ for _ in ()).throw(PyMongoError("crash")))
+        patched.setattr(counts, "change", lambda *_: (_ for _ in ()).throw(PyMongoError("crash")))
         apply_report(database, report(job, 1, MajorStatus.SUBMITTED, 0))
     assert instance(database, job, 1)["status"] == "New"
     assert_counts_are_exact(database, job)
@@ -189,7 +189,7 @@ def test_samples_history_and_log_stay_bounded(database: Database) -> None:
     claim_all(database)
     for sequence in range(1, LIMIT + 60):
         minor = f"step{sequence}"
-        values = {"cpu": sequence, "memory": 500 if sequence == 50 else 1, "minor_status": minor}
+        values: dict[str, Any] = {"cpu": sequence, "memory": 500 if sequence == 50 else 1, "minor_status": minor}
         apply_report(database, report(job, 1, MajorStatus.RUNNING, sequence, **values, log="x" * 100_000))
     found = instance(database, job, 1)
     assert len(found["cpu"]) <= LIMIT and len(found["memory"]) <= LIMIT
@@ -227,3 +227,21 @@ def test_an_old_client_may_report_a_submission_without_a_claim(database: Databas
         True,
         False,
     )
+
+
+def test_an_old_clients_payload_of_an_earlier_attempt_is_refused_by_its_batch_job(database: Database) -> None:
+    job = make_job(database, 1)
+    apply_report(database, report(job, 1, MajorStatus.SUBMITTED, None, attempt=None, batchId="1"))
+    roll_back(database, job, [1])
+    apply_report(database, report(job, 1, MajorStatus.SUBMITTED, None, attempt=None, batchId="2"))
+    with pytest.raises(StaleAttempt, match="batch job 1 is of an old attempt"):
+        apply_report(database, report(job, 1, MajorStatus.RUNNING, None, attempt=None, batchId="1"))
+    apply_report(database, report(job, 1, MajorStatus.RUNNING, None, attempt=None, batchId="2"))
+
+
+def test_a_site_reports_its_own_instances_only(database: Database) -> None:
+    job = make_job(database, 1)
+    claim_all(database)
+    submitted = report(job, 1, MajorStatus.SUBMITTED, 0)
+    assert isinstance(apply_reports(database, [submitted], site="CNAF")[0], AccessDenied)
+    assert apply_reports(database, [submitted], site="local") == [Outcome.APPLY]

@@ -9,12 +9,13 @@ from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 
+from DmpWorkflow.core.batch_id import same_batch_job
 from DmpWorkflow.core.database import children, clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
-from DmpWorkflow.core.reports import InstanceState, Outcome, Report, decide, is_implicit_claim
+from DmpWorkflow.core.reports import InstanceState, Outcome, Report, StaleAttempt, decide, is_implicit_claim
 from DmpWorkflow.core.samples import LIMIT, append_thinned
-from DmpWorkflow.utils.errors import DmpWorkflowError, NotFound, Unavailable
+from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, NotFound, Unavailable
 
 HISTORY_LIMIT = 100  # entries of one attempt
 LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
@@ -54,13 +55,18 @@ def apply_report(database: Database, report: StatusReport) -> Outcome:
     return result
 
 
-def apply_reports(database: Database, reports: Sequence[StatusReport]) -> list[Outcome | DmpWorkflowError]:
-    """Apply reports in their order and return a result for each; a bad one never blocks the others."""
+def apply_reports(
+    database: Database, reports: Sequence[StatusReport], site: str | None = None
+) -> list[Outcome | DmpWorkflowError]:
+    """Apply reports in their order and return a result for each; a bad one never blocks the others.
+
+    ``site``, if given, is the only one whose instances the sender may report.
+    """
     results: list[Outcome | DmpWorkflowError] = [Unavailable("this report was not applied: send it again")] * len(
         reports
     )
     for positions in _rounds(reports):
-        _apply_round(database, reports, positions, results)
+        _apply_round(database, reports, positions, results, site)
     return results
 
 
@@ -79,12 +85,13 @@ def _apply_round(
     reports: Sequence[StatusReport],
     positions: Sequence[int],
     results: list[Outcome | DmpWorkflowError],
+    site: str | None,
 ) -> None:
     for _ in range(TRIES):
         states = _states(database, [reports[position] for position in positions])
         accepted: list[tuple[StatusReport, Document]] = []
         for position in positions:
-            result = _decide(states.get(reports[position].key), reports[position])
+            result = _decide(states.get(reports[position].key), reports[position], site)
             results[position] = result
             if result is Outcome.APPLY:
                 accepted.append((reports[position], states[reports[position].key]))
@@ -104,9 +111,13 @@ def _states(database: Database, reports: Sequence[StatusReport]) -> dict[Key, Do
     return {(state["job"], state["instanceId"]): state for state in found}
 
 
-def _decide(state: Document | None, report: StatusReport) -> Outcome | DmpWorkflowError:
+def _decide(state: Document | None, report: StatusReport, site: str | None) -> Outcome | DmpWorkflowError:
     if state is None:
         return NotFound(f"there is no instance {report.instance} of job {report.job}")
+    if site is not None and state["site"] != site:
+        return AccessDenied(f"this token is for site {site}, not for {state['site']}")
+    if report.report.attempt is None and not same_batch_job(report.values.get("batchId"), state.get("batchId")):
+        return StaleAttempt(f"batch job {report.values['batchId']} is of an old attempt: stop")
     try:
         return decide(_state(state), report.report)
     except DmpWorkflowError as refused:

@@ -8,12 +8,12 @@ from bson import ObjectId
 from flask import Blueprint, request
 
 from DmpWorkflow.core.batch_id import normalise_batch_id
-from DmpWorkflow.core.database import jobs, listing, reporting
+from DmpWorkflow.core.database import listing, reporting
 from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
-from DmpWorkflow.frontend.access import Right, check_site, database, own_site, principal, requires
+from DmpWorkflow.frontend.access import Right, database, own_site, principal, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import dictionary, overrides, parameters, parse
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, InvalidInput, NotFound
@@ -53,24 +53,20 @@ def _roll_back(given: schemas.StatusArguments) -> dict[str, Any]:
 
 def _apply(items: Sequence[schemas.StatusArguments]) -> list[Outcome | DmpWorkflowError]:
     """Apply those that the sender may report and return a result for each."""
-    sites = jobs.sites(database(), {ObjectId(item.t_id) for item in items})
     results: dict[int, Outcome | DmpWorkflowError] = {}
     accepted: list[tuple[int, StatusReport]] = []
     for position, item in enumerate(items):
         try:
-            _check_sender(item, sites.get(ObjectId(item.t_id)))
+            _check_sender(item)
             accepted.append((position, _status_report(item)))
         except DmpWorkflowError as error:
             results[position] = error
-    applied = reporting.apply_reports(database(), [report for _, report in accepted])
+    applied = reporting.apply_reports(database(), [report for _, report in accepted], own_site() or None)
     results |= {position: result for (position, _), result in zip(accepted, applied, strict=True)}
     return [results[position] for position in range(len(items))]
 
 
-def _check_sender(item: schemas.StatusArguments, site: str | None) -> None:
-    if site is None:
-        raise NotFound("JobInstance matching query does not exist.")
-    check_site(site)
+def _check_sender(item: schemas.StatusArguments) -> None:
     who = principal()
     if who.role != "attempt":
         return
