@@ -1,4 +1,4 @@
-"""The API fuzzed from its own description: whatever comes in, it is never the server that fails."""
+"""The API fuzzed from its own description: the server never fails, and answers as it is described."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +9,11 @@ import requests
 import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 from tests.served import Served
 
+CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance]
 EXAMPLES = 25  # for each operation
 
 
@@ -28,7 +30,7 @@ def test_the_description_is_valid_openapi(served: Served) -> None:
     assert document["openapi"].startswith("3.1")
 
 
-def test_no_request_makes_the_server_fail(schema: schemathesis.BaseSchema, served: Served) -> None:
+def test_the_server_never_fails_and_answers_as_described(schema: schemathesis.BaseSchema, served: Served) -> None:
     token = {"Authorization": f"Bearer {served.admin_token}"}
     seen = 0
     for result in schema.get_all_operations():
@@ -40,7 +42,53 @@ def test_no_request_makes_the_server_fail(schema: schemathesis.BaseSchema, serve
         @hypothesis.settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
         @hypothesis.seed(2026)
         def fuzz(case: "schemathesis.Case[Any]") -> None:
-            case.call_and_validate(headers=token, checks=[not_a_server_error])
+            case.call_and_validate(headers=token, checks=CHECKS)
 
         fuzz()
     assert seen > 20
+
+
+XML = b"""<Jobs><Job name="described" type="User"><MetaData><Var name="A" value="1"/></MetaData>
+<OutputFiles><File source="a" target="/b"/></OutputFiles><JobWrapper executable="bash">x</JobWrapper></Job></Jobs>"""
+
+
+def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSchema, served: Served) -> None:
+    token = {"Authorization": f"Bearer {served.admin_token}"}
+    seen: set[str] = set()
+
+    def send(method: str, path: str, described: str = "", **values: Any) -> Any:
+        reply = requests.request(method, served.url + path, headers=token, timeout=30, **values)
+        assert reply.status_code == 200, reply.text
+        schema[described or path][method].validate_response(reply)
+        seen.add(f"{method} {described or path}")
+        return reply.json()
+
+    made = send("POST", "/job/", files={"file": XML}, data={"n_instances": 3})["jobs"][0]
+    send("POST", "/jobInstances/", json={"taskname": "described", "n_instances": 1})
+    claim = {"site": "local", "limit": 3, "agent": "a", "request_id": "described-1"}
+    first = send("POST", "/newjobs/", json=claim)["instances"][0]
+    assert send("GET", "/newjobs/", params={"site": "local", "limit": 1})["jobs"]
+    send("GET", "/newjobs/", params={"site": "local", "fastQuery": "True"})
+    report = {"t_id": first["job_id"], "inst_id": 1, "attempt": 1, "sequence": 1, "major_status": "Running", "cpu": 1}
+    send("POST", "/jobstatus/", json={"args": report | {"memory": 2, "cpu_max": 3, "batchId": 7, "log": "x"}})
+    send("POST", "/jobstatusBulk/", json={"reports": [report, report | {"inst_id": 99}, {}]})
+    assert send("GET", "/watchdog/", params={"site": "local"})["jobs"]
+    hold = {"job_id": first["job_id"], "instance_id": 1, "attempt": 1}
+    beat = {"site": "local", "agent": "a", "hostname": "h", "version": "3", "holds": [hold]}
+    send("POST", "/agents/heartbeat/", json=beat)
+    send("POST", "/testDB/", json={"hostname": "h"})
+    send("GET", "/testDB/")
+    slug = made["slug"]
+    assert send("GET", "/job/")["jobs"]
+    send("GET", f"/job/{slug}/", "/job/{slug}/")
+    assert send("GET", f"/job/{slug}/instances/", "/job/{slug}/instances/")["instances"]
+    assert send("GET", "/jobstatus/", params={"title": "described", "type": "User"})["jobs"]
+    send("POST", "/rollback/", json={"job": slug, "instances": [1]})
+    detail = send("GET", f"/job/{slug}/instances/1/", "/job/{slug}/instances/{number}/")["instance"]
+    assert detail["attempts"]
+    send("POST", "/datacat/", json={"filename": "/a", "site": "local", "action": "register"})
+    assert send("GET", "/datacat/")["files"]
+    for path in ("/health", "/whoami/", "/openapi.json"):
+        send("GET", path)
+    every = {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}
+    assert every - seen == {"GET /schema/job.xsd"}

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from flask import Flask
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 import DmpWorkflow
 from DmpWorkflow.frontend.access import RIGHTS, Right
-from DmpWorkflow.frontend.api import schemas
+from DmpWorkflow.frontend.api import replies, schemas
 
 REFERENCE = "#/components/schemas/{model}"
 PATH_TYPES = {"int": {"type": "integer", "minimum": 0}, "default": {"type": "string"}}
@@ -50,6 +50,28 @@ REQUESTS: dict[str, Takes] = {
     "sites.change_catalogue": Takes(schemas.CatalogueChange, json=True, form=True),
     "sites.list_files": Takes(schemas.CatalogueQuery, query=True),
 }
+REPLIES: dict[str, type[BaseModel]] = {
+    "jobs.create_job": replies.MadeJobs,
+    "jobs.add_instances": replies.MadeInstances,
+    "jobs.list_jobs": replies.Jobs,
+    "jobs.show_job": replies.OneJob,
+    "jobs.list_instances": replies.Instances,
+    "jobs.show_instance": replies.OneInstance,
+    "jobs.roll_back_instances": replies.RolledBack,
+    "status.report": replies.Reported,
+    "status.report_many": replies.ReportResults,
+    "status.find": replies.FoundInstances,
+    "sites.claim": replies.Claimed,
+    "sites.old_claim": replies.OldClaimed,
+    "sites.agent_heartbeat": replies.Answers,
+    "sites.heartbeat": replies.Reply,
+    "sites.list_heartbeats": replies.Beats,
+    "sites.watched": replies.Watched,
+    "sites.change_catalogue": replies.ChangedFiles,
+    "sites.list_files": replies.Files,
+    "service.health": replies.Health,
+    "service.whoami": replies.WhoAmI,
+}
 ERRORS = {
     "400": "the request cannot be read",
     "401": "a credential is needed",
@@ -88,16 +110,14 @@ def document(app: Flask) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    models = {takes.model for takes in REQUESTS.values()} | {schemas.StatusArguments}
-    ordered = sorted(models, key=lambda model: model.__name__)
-    _, found = models_json_schema([(model, "validation") for model in ordered], ref_template=REFERENCE)
-    reply = {"type": "object", "required": ["result"], "properties": {"result": {"enum": ["ok", "nok"]}}}
-    nok = {"result": {"const": "nok"}, "error": {"type": "string"}}
+    requests = {takes.model for takes in REQUESTS.values()} | {schemas.StatusArguments}
+    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in requests]
+    answers: set[type[BaseModel]] = {replies.Error, *REPLIES.values()}
+    modes += [(model, "serialization") for model in answers]
+    modes.sort(key=lambda item: item[0].__name__)
+    _, found = models_json_schema(modes, ref_template=REFERENCE)
     definitions: dict[str, Any] = found["$defs"]
-    return definitions | {
-        "Reply": reply,
-        "Error": {"type": "object", "required": ["result", "error"], "properties": nok},
-    }
+    return definitions
 
 
 def _operation(app: Flask, endpoint: str, rule: str, right: Right) -> dict[str, Any]:
@@ -106,7 +126,7 @@ def _operation(app: Flask, endpoint: str, rule: str, right: Right) -> dict[str, 
         "operationId": endpoint.replace(".", "_"),
         "summary": summary,
         "parameters": _path_parameters(rule),
-        "responses": _responses(endpoint),
+        "responses": _responses(endpoint, REQUESTS.get(endpoint)),
         "security": [] if right is Right.PUBLIC else [{"bearer": []}, {"basic": []}],
     }
     if takes := REQUESTS.get(endpoint):
@@ -155,13 +175,21 @@ def _content(takes: Takes) -> dict[str, Any]:
     return content
 
 
-def _responses(endpoint: str) -> dict[str, Any]:
+def _responses(endpoint: str, takes: Takes | None) -> dict[str, Any]:
     if endpoint == "service.schema":
         return {"200": {"description": "the schema", "content": {"application/xml": {"schema": {"type": "string"}}}}}
-    reply, error = (
-        {"application/json": {"schema": {"$ref": REFERENCE.format(model=name)}}} for name in ("Reply", "Error")
-    )
     if endpoint == "service.openapi":
-        reply = {"application/json": {"schema": {"type": "object"}}}
-    failures = {status: {"description": text, "content": error} for status, text in ERRORS.items()}
-    return {"200": {"description": "done", "content": reply}} | failures
+        done: dict[str, Any] = {"type": "object"}
+    else:
+        done = {"$ref": REFERENCE.format(model=REPLIES[endpoint].__name__)}
+    error = {"$ref": REFERENCE.format(model="Error")}
+    failures = {status: {"description": text, "content": _json(error)} for status, text in ERRORS.items()}
+    if endpoint == "service.health":
+        failures["503"]["content"] = _json(done)
+    # A form-encoded request is answered with status 200 in any case, as old clients expect.
+    answer = {"anyOf": [done, error]} if takes and (takes.form or takes.file) else done
+    return {"200": {"description": "done", "content": _json(answer)}} | failures
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
