@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from DmpWorkflow.core.database import claims, clock, creation, jobs
+from DmpWorkflow.core.database import claims, clock, creation, jobs, reporting
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.reports import Outcome, Report
 from DmpWorkflow.utils.errors import Conflict
 
 
@@ -94,3 +97,21 @@ def test_a_repeated_request_does_not_take_what_was_rolled_back(database: Databas
     assert numbers(claims.claim(database, request("r1", 2))) == [1, 2]
     roll_back(database, job, [2])
     assert numbers(claims.claim(database, request("r1", 2))) == [1]
+
+
+def test_a_late_submitted_wins_over_a_claim_that_is_under_way(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_with(database, 1)
+    claims.claim(database, request("r1", 1))
+    later = clock.now() + timedelta(minutes=11)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    record = claims._record
+
+    def submitted_meanwhile(*arguments: Any) -> Any:
+        report = StatusReport(job, 1, Report(MajorStatus.SUBMITTED, 1, 0))
+        assert reporting.apply_report(database, report) is Outcome.APPLY
+        return record(*arguments)
+
+    monkeypatch.setattr(claims, "_record", submitted_meanwhile)
+    assert claims.claim(database, request("r2", 1)) == []
