@@ -18,10 +18,10 @@ def main(spool: Spool, slot: int) -> int:
     lock = spool.lock(slot)
     if lock is None:
         return 0
-    with lock:
-        _record_vanished(spool, slot)
-        while _run_next(spool, slot, lock.fileno()):
-            pass
+    os.dup(lock.fileno())  # held to the last: who finds the slot free finds no worker either
+    _record_vanished(spool, slot)
+    while _run_next(spool, slot, lock.fileno()):
+        pass
     return 0
 
 
