@@ -18,7 +18,7 @@ ROUNDS = 10  # further tries to win candidates where others took the first ones 
 SPREAD = 4  # how much wider those who lost look, so that they do not all meet again
 CLAIMED_FIELDS = {"job": 1, "instanceId": 1, "attempt": 1, "body": 1, "status": 1, "claim": 1}
 KEEP_RECORD = timedelta(days=1)
-ORDER = [("priority", DESCENDING), ("_id", ASCENDING)]
+ORDER = [("priority", DESCENDING), ("job", ASCENDING), ("instanceId", ASCENDING)]
 
 
 @dataclass(frozen=True)

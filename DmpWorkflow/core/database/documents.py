@@ -70,8 +70,8 @@ class JobInstance(Document):
             ["job", "status", "instanceId"],
             # Partial: only what can be claimed is in it, so that a claim costs the same whatever else is stored.
             {
-                "fields": ["site", "-priority", "id"],
-                "name": "claimable",
+                "fields": ["site", "-priority", "job", "instanceId"],
+                "name": "claim_order",
                 "partialFilterExpression": {"claimable": True},
             },
             {"fields": ["site", "last_update"], "name": "active", "partialFilterExpression": {"active": True}},
