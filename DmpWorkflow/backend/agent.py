@@ -5,19 +5,21 @@ import random
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import DmpWorkflow
-from DmpWorkflow.backend import work_files
-from DmpWorkflow.backend.interface import AttemptKey, Backend, BatchJob, Ending, Submission, Submitted
+from DmpWorkflow.backend import agent_reports, work_files
+from DmpWorkflow.backend.interface import AttemptKey, Backend, BatchJob, Submission, Submitted
 from DmpWorkflow.backend.journal import Held, Journal, agent_folder, opened
 from DmpWorkflow.backend.outbox import outboxes
 from DmpWorkflow.backend.reporter import Sender
 from DmpWorkflow.client import Client
-from DmpWorkflow.config.settings import Settings
+from DmpWorkflow.config.settings import Settings, SiteSettings
+from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import ConfigurationError, Conflict, DmpWorkflowError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 CHUNK = 1000  # the most that the server takes in one request
 HOLDS = 5000
 MISSING_BEFORE_LOST = 2  # successful queries that do not find a job, before its history is asked
+STANDING = frozenset({MajorStatus.SUSPENDED, MajorStatus.UNKNOWN})
 JITTER = 0.1  # share of the pause between cycles, so that agents do not all come at once
 
 Json = dict[str, Any]
@@ -32,10 +35,30 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Limits:
-    """How much to take: at most ``chunk`` in a cycle, and no more than ``in_system`` in the batch system."""
+    """How much to take: ``chunk`` in a cycle, to have ``in_system`` jobs, of which ``pending`` wait.
+
+    A ``chunk`` of 0 takes nothing and leaves an interrupted claim as it is.
+    """
 
     chunk: int = 100
     in_system: int | None = None
+    pending: int | None = None
+
+    @classmethod
+    def of_site(cls, site: SiteSettings, chunk: int | None = None, in_system: int | None = None) -> "Limits":
+        """Return the site's limits, with those that the command line gives instead."""
+        return cls(
+            site.hpc_chunk if chunk is None else chunk,
+            site.hpc_max_jobs if in_system is None else in_system,
+            site.hpc_max_pending,
+        )
+
+    def room(self, in_system: int, pending: int) -> int:
+        """Return how many more may be taken now."""
+        rooms = [self.chunk, CHUNK]
+        rooms += [] if self.in_system is None else [self.in_system - in_system]
+        rooms += [] if self.pending is None else [self.pending - pending]
+        return max(0, min(rooms))
 
 
 @dataclass
@@ -43,8 +66,10 @@ class CycleResult:
     """What a cycle did, for its user."""
 
     in_system: int = 0
+    pending: int = 0
     claimed: int = 0
     submitted: int = 0
+    deferred: int = 0
     adopted: int = 0
     cancelled: int = 0
     lost: int = 0
@@ -62,7 +87,7 @@ def run_cycle(
     """Run one cycle. Raises Unavailable if server or batch system do not answer, Conflict beside another agent."""
     if not settings.site.workdir:
         raise ConfigurationError("[site] workdir is not set: the agent keeps work folders and its journal there")
-    with opened(agent_folder(Path(settings.site.workdir), settings.site.name)) as journal:
+    with opened(agent_folder(Path(settings.site.workdir), settings.site.name, settings.site.agent)) as journal:
         return Cycle(settings, client, backend, journal, python).run(limits)
 
 
@@ -81,7 +106,7 @@ def run_loop(settings: Settings, client: Client, backend: Backend, limits: Limit
 
 def summary(result: CycleResult) -> str:
     """Return one line for people."""
-    parts = {name: getattr(result, name) for name in ("adopted", "cancelled", "lost", "delivered")}
+    parts = {name: getattr(result, name) for name in ("deferred", "adopted", "cancelled", "lost", "delivered")}
     more = "".join(f", {number} {name}" for name, number in parts.items() if number)
     return f"{result.in_system} in the system, {result.claimed} claimed, {result.submitted} submitted{more}"
 
@@ -96,6 +121,7 @@ class Cycle:
         self.journal = journal
         self.python = python
         self.over: set[AttemptKey] = set()
+        self.repeated = journal.claim is not None  # an earlier cycle may have submitted some of it
         self.result = CycleResult()
 
     def run(self, limits: Limits) -> CycleResult:
@@ -107,8 +133,11 @@ class Cycle:
             self._beat([], str(error))
             raise
         self.result.in_system = len(jobs)
+        self.result.pending = sum(job.status is MajorStatus.SUBMITTED for job in jobs.values())
         self._hold(jobs.values())
         self._follow(self._ask_server(), jobs)
+        self._report_standing(jobs)
+        self._remove_held(jobs)
         self._conclude_lost(jobs)
         self._discard_outboxes()
         self._claim(limits, jobs)
@@ -124,7 +153,7 @@ class Cycle:
         """Take up jobs that are in the batch system under our names but not in the journal."""
         for job in jobs:
             held = self.journal.held.setdefault(job.key, Held(job.key, job.batch_id))
-            held.missing = 0
+            held.missing, held.missing_since = 0, None
 
     def _ask_server(self) -> dict[AttemptKey, str]:
         keys = list(self.journal.held)
@@ -148,14 +177,23 @@ class Cycle:
     def _follow(self, answers: Mapping[AttemptKey, str], jobs: dict[AttemptKey, BatchJob]) -> None:
         """Do what the server answered for each that we hold."""
         adopt = [self.journal.held[key] for key, answer in answers.items() if answer == "adopt"]
-        self._report([_submitted(held.key, held.batch_id) for held in adopt])
+        self._report([agent_reports.submitted(held.key, held.batch_id) for held in adopt])
         self.result.adopted += len(adopt)
-        over = [key for key, answer in answers.items() if answer in ("cancel", "unknown")]
-        self._cancel([jobs.pop(key) for key in over if key in jobs])
-        for key in over:
-            if key not in jobs:
-                self._drop(key)
+        killed = [key for key, answer in answers.items() if answer == "kill"]
+        over = [key for key, answer in answers.items() if answer in ("cancel", "unknown", "over")]
+        for key in killed:
+            self.journal.held[key].killed = True
+        ending = [key for key in over if answers[key] == "over" and not self._was_over(key)]  # it has told its end
+        self._cancel([jobs[key] for key in {*over, *killed} - {*ending} if key in jobs])
+        for key in [key for key in over if key not in jobs]:  # the others are answered again in the next cycle
+            self._drop(key)
         self.journal.save()
+
+    def _was_over(self, key: AttemptKey) -> bool:
+        """Say whether an earlier cycle knew of the end, and note that this one does."""
+        held = self.journal.held[key]
+        before, held.over = held.over, True
+        return before
 
     def _drop(self, key: AttemptKey) -> None:
         del self.journal.held[key]
@@ -173,29 +211,74 @@ class Cycle:
             self.backend.cancel(jobs)
             self.result.cancelled += len(jobs)
 
+    def _report_standing(self, jobs: Mapping[AttemptKey, BatchJob]) -> None:
+        """Report what was held or went on since the last cycle; payloads cannot."""
+        changed = []
+        for key, job in jobs.items():
+            held = self.journal.held[key]
+            stands = job.status in STANDING
+            if stands != held.stands:
+                held.stands, held.held_since = stands, time.time() if stands else None
+                changed.append(job)
+        if changed:
+            reasons = self.backend.explain([job for job in changed if job.status in STANDING])
+            told = [replace(job, detail=reasons.get(job.key, job.detail)) for job in changed]
+            self._report([agent_reports.standing(job) for job in told])
+            for job in told:
+                self.journal.held[job.key].reason = job.detail
+            self.journal.save()
+
+    def _remove_held(self, jobs: Mapping[AttemptKey, BatchJob]) -> None:
+        """Remove jobs that were on hold for too long, and report them with the reason."""
+        limit = self.settings.site.hpc_hold_seconds
+        now = time.time()
+        stuck = [
+            self.journal.held[key]
+            for key, job in jobs.items()
+            if job.held and now - (self.journal.held[key].held_since or now) >= limit
+        ]
+        if stuck:
+            self._cancel([jobs[held.key] for held in stuck])
+            self._report(
+                [
+                    agent_reports.removed_for_holding(held.key, held.reason, now - (held.held_since or now))
+                    for held in stuck
+                ]
+            )
+
     def _conclude_lost(self, jobs: Mapping[AttemptKey, BatchJob]) -> None:
-        """Report what more than one successful query did not find, and whose history was asked as well."""
+        """Report what successful queries did not find any more, after the history was asked as well.
+
+        What the history does not tell is given the site's grace time.
+        """
         gone = [held for key, held in self.journal.held.items() if key not in jobs]
+        now = time.time()
         for held in gone:
             held.missing += 1
-        lost = [held.key for held in gone if held.missing >= MISSING_BEFORE_LOST]
-        if lost:
-            endings = self.backend.endings(lost)
-            self._report([_lost(key, endings.get(key)) for key in lost])
-            self.result.lost += len(lost)
-            for key in lost:
-                self._drop(key)
+            held.missing_since = held.missing_since or now
+        killed = [held for held in gone if held.killed]
+        missed = [held for held in gone if not held.killed and held.missing >= MISSING_BEFORE_LOST]
+        endings = self.backend.endings({held.key: held.batch_id for held in missed}) if missed else {}
+        grace = self.settings.site.hpc_grace_seconds
+        lost = [held for held in missed if held.key in endings or now - (held.missing_since or now) >= grace]
+        reports = [agent_reports.lost(held, endings.get(held.key)) for held in lost]
+        self._report(reports + [agent_reports.killed(held.key) for held in killed])
+        self.result.lost += len(lost)
+        for held in [*lost, *killed]:
+            self._drop(held.key)
         if gone:
             self.journal.save()
 
     def _claim(self, limits: Limits, jobs: Mapping[AttemptKey, BatchJob]) -> None:
         """Take new work, or go on with a claim that was interrupted."""
         claim = self.journal.claim
+        if limits.chunk < 1:
+            return
         if claim is None:
-            room = limits.chunk if limits.in_system is None else min(limits.chunk, limits.in_system - len(jobs))
+            room = limits.room(self.result.in_system, self.result.pending)
             if room < 1:
                 return
-            claim = self.journal.open_claim(min(room, CHUNK))
+            claim = self.journal.open_claim(room)
         try:
             work = self.client.claim(
                 self.settings.site.name, claim.limit, agent=self.journal.agent, request_id=claim.request_id
@@ -206,8 +289,9 @@ class Cycle:
             raise
         self.result.claimed = len(work["instances"])
         self._submit(work, jobs)
-        self.journal.claim = None
-        self.journal.save()
+        if not self.result.deferred:
+            self.journal.claim = None
+            self.journal.save()
 
     def _submit(self, work: Json, jobs: Mapping[AttemptKey, BatchJob]) -> None:
         """Submit what is not in the batch system yet, note it, and report it."""
@@ -221,9 +305,18 @@ class Cycle:
             self.journal.held.setdefault(result.key, held)
         self.journal.save()
         self.result.submitted = len(accepted)
-        refused += [_refused(result.key, result.error) for result in results if not result.batch_id]
+        refused += [agent_reports.refused(result.key, result.error) for result in results if result.error]
+        self._defer([result for result in results if result.later])
         self.result.problems += [str(report["log"]) for report in refused]
-        self._report([_submitted(result.key, str(result.batch_id)) for result in accepted] + refused)
+        told = [agent_reports.submitted(result.key, str(result.batch_id)) for result in accepted]
+        self._report(told + refused)
+
+    def _defer(self, results: Sequence[Submitted]) -> None:
+        """Keep the claim open for what could not be submitted; the server takes back what stays so for too long."""
+        self.result.deferred = len(results)
+        if results:
+            log.warning("%d are left for the next cycle: %s", len(results), results[0].later)
+            self._beat([], results[0].later)
 
     def _already_submitted(
         self, instances: Sequence[Json], jobs: Mapping[AttemptKey, BatchJob]
@@ -232,8 +325,11 @@ class Cycle:
         keys = [_key(instance) for instance in instances]
         known = {key: Submitted(key, jobs[key].batch_id) for key in keys if key in jobs}
         known |= {key: Submitted(key, held.batch_id) for key in keys if (held := self.journal.held.get(key))}
-        ended = self.backend.endings([key for key in keys if key not in known])
-        return known | {key: Submitted(key, key.name) for key in ended}
+        reported = {_key(instance) for instance in instances if instance["lease_expires"] is None}
+        ended = self.backend.endings({key: "" for key in keys if key not in known}) if self.repeated else {}
+        return known | {
+            key: Submitted(key, key.name) for key in keys if key in reported | ended.keys() - known.keys()
+        }
 
     def _prepare(self, work: Json, known: Mapping[AttemptKey, Submitted]) -> tuple[list[Submission], list[Json]]:
         submissions, refused = [], []
@@ -246,7 +342,7 @@ class Cycle:
                     definition, instance, self.settings, self.backend, self.python
                 )
             except DmpWorkflowError as error:
-                refused.append(_refused(key, str(error)))
+                refused.append(agent_reports.refused(key, str(error)))
                 continue
             submissions.append(submission)
             for warning in warnings:
@@ -268,31 +364,3 @@ def _key(instance: Json) -> AttemptKey:
 
 def _named(key: AttemptKey) -> Json:
     return {"job_id": key.job_id, "instance_id": key.instance_id, "attempt": key.attempt}
-
-
-def _about(key: AttemptKey, status: str, minor: str) -> Json:
-    return {
-        "t_id": key.job_id,
-        "inst_id": key.instance_id,
-        "attempt": key.attempt,
-        "major_status": status,
-        "minor_status": minor,
-    }
-
-
-def _submitted(key: AttemptKey, batch_id: str) -> Json:
-    return _about(key, "Submitted", "WaitingForExecution") | {"batchId": batch_id, "sequence": 0}
-
-
-def _refused(key: AttemptKey, reason: str) -> Json:
-    return _about(key, "Failed", "SubmissionFailed") | {"log": reason}
-
-
-def _lost(key: AttemptKey, ending: Ending | None) -> Json:
-    """Return the report about a job that ended without a word of its payload."""
-    if ending is None:
-        return _about(key, "Failed", "BatchJobVanished") | {"lost": True, "log": "the batch system knows it no more"}
-    words = [f"exit code {ending.exit_code}"] if ending.exit_code is not None else []
-    words += [f"signal {ending.signal}"] if ending.signal is not None else []
-    told = f"its batch job ended: {', '.join(words) or 'nothing is known of how'}"
-    return _about(key, "Failed", ending.minor_status or "PayloadGaveNoReport") | {"lost": True, "log": told}

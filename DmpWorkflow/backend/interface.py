@@ -49,21 +49,32 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of one submission: a batch id, or the batch system's words why not."""
+    """What became of one submission: a batch id, or the batch system's words why not.
+
+    ``later`` instead says that it could not be tried, or that nobody knows what became of it: the next cycle will.
+    """
 
     key: AttemptKey
     batch_id: str | None = None
     error: str = ""
+    later: str = ""
 
 
 @dataclass(frozen=True)
 class BatchJob:
-    """A job that the batch system knows now."""
+    """A job that the batch system knows now.
+
+    ``held`` marks one that does not go on by itself; ``detail`` says why. CPU time and memory are given where the
+    same query tells them.
+    """
 
     key: AttemptKey
     batch_id: str
     status: MajorStatus
     detail: str = ""
+    held: bool = False
+    cpu_seconds: float | None = None
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,19 @@ class Ending:
     exit_code: int | None = None
     signal: int | None = None
     minor_status: str = ""
+    cpu_seconds: float | None = None
+    memory_mb: float | None = None
+    detail: str = ""
+
+
+# The minor statuses with which a batch system ends jobs.
+KILLED = "KilledByBatch"
+KILLED_FOR_MEMORY = "KilledByBatchMemoryLimit"
+KILLED_FOR_TIME = "KilledByBatchTimeLimit"
+REMOVED = "RemovedFromBatch"
+NODE_LOST = "NodeLost"
+NOT_STARTED = "BatchCouldNotStart"
+BY_FORCE = frozenset({KILLED, KILLED_FOR_MEMORY, KILLED_FOR_TIME, REMOVED})  # Terminated; others are Failed
 
 
 class Backend(ABC):
@@ -81,6 +105,7 @@ class Backend(ABC):
 
     name: ClassVar[str]
     batch_id_variable: ClassVar[str]  # where a job finds its own batch id
+    runs_images: ClassVar[bool] = False  # the batch system itself starts jobs in a container image
 
     @abstractmethod
     def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
@@ -91,9 +116,24 @@ class Backend(ABC):
         """Return all our jobs that wait or run, by one call. Raises Unavailable if the system does not answer."""
 
     @abstractmethod
-    def endings(self, keys: Sequence[AttemptKey]) -> Mapping[AttemptKey, Ending]:
-        """Return how these jobs ended, as far as the system's history tells. Raises Unavailable."""
+    def endings(self, jobs: Mapping[AttemptKey, str]) -> Mapping[AttemptKey, Ending]:
+        """Return how these jobs ended, as far as the system's history tells. Raises Unavailable.
+
+        ``jobs`` has their batch ids, "" where it is not known.
+        """
 
     @abstractmethod
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
         """End these jobs; those that are over are no error. Raises Unavailable."""
+
+    def measure(self, jobs: Sequence[BatchJob]) -> Mapping[AttemptKey, BatchJob]:
+        """Return running jobs with CPU time and memory; asks only where the query does not tell."""
+        return {job.key: job for job in jobs}
+
+    def programs(self) -> Sequence[str]:
+        """Return the commands that it needs, on PATH or in HPCbin."""
+        return ()
+
+    def explain(self, jobs: Sequence[BatchJob]) -> Mapping[AttemptKey, str]:
+        """Return why these jobs are held, where the query does not tell."""
+        return {job.key: job.detail for job in jobs}

@@ -16,12 +16,23 @@ from DmpWorkflow.utils.files import write_private
 
 @dataclass
 class Held:
-    """An attempt that is in the batch system, or was; ``missing`` counts the queries that did not find it."""
+    """An attempt that is in the batch system, or was.
+
+    ``missing`` counts the queries that did not find it, since ``missing_since``; ``stands`` is True while it is
+    suspended, since ``held_since`` for ``reason``; ``killed`` when a person wants its end, ``over`` when the server
+    knows its end. Times are Unix times.
+    """
 
     key: AttemptKey
     batch_id: str
     folder: str = ""
     missing: int = 0
+    missing_since: float | None = None
+    stands: bool = False
+    held_since: float | None = None
+    reason: str = ""
+    killed: bool = False
+    over: bool = False
 
 
 @dataclass
@@ -56,9 +67,9 @@ class Journal:
         write_private(self.folder / "journal.json", json.dumps(content).encode())
 
 
-def agent_folder(workdir: Path, site: str) -> Path:
-    """Return where the agent of a site keeps what it must not forget."""
-    return workdir / ".agent" / site
+def agent_folder(workdir: Path, site: str, agent: str = "") -> Path:
+    """Return where an agent keeps what it must not forget; ``agent`` is its name if its site has several."""
+    return workdir / ".agent" / (f"{site}@{agent}" if agent else site)
 
 
 @contextmanager

@@ -64,13 +64,10 @@ class LocalBackend(Backend):
             jobs.pop(key_of(record), None)
         return jobs
 
-    def endings(self, keys: Sequence[AttemptKey]) -> Mapping[AttemptKey, Ending]:
+    def endings(self, jobs: Mapping[AttemptKey, str]) -> Mapping[AttemptKey, Ending]:
         """Return how jobs ended, from the records of the workers."""
-        wanted = set(keys)
         return {
-            key_of(record): _ending(record)
-            for _, record in self.spool.records("finished")
-            if key_of(record) in wanted
+            key_of(record): _ending(record) for _, record in self.spool.records("finished") if key_of(record) in jobs
         }
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:

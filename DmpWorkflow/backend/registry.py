@@ -4,11 +4,17 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from DmpWorkflow.backend.interface import Backend
-from DmpWorkflow.config.settings import Settings
+from DmpWorkflow.config.settings import BACKEND_GROUP, Settings
 from DmpWorkflow.utils.errors import ConfigurationError
 
-GROUP = "DmpWorkflow.backends"  # entry points of other packages: name = package.module:Class
-BUILT_IN = {"local": "DmpWorkflow.backend.local:LocalBackend"}
+BUILT_IN = {
+    "condor": "DmpWorkflow.backend.condor:CondorBackend",
+    "local": "DmpWorkflow.backend.local:LocalBackend",
+    "lsf": "DmpWorkflow.backend.lsf:LsfBackend",
+    "pbs": "DmpWorkflow.backend.pbs:PbsBackend",
+    "sge": "DmpWorkflow.backend.sge:SgeBackend",
+    "slurm": "DmpWorkflow.backend.slurm:SlurmBackend",
+}
 
 
 def make_backend(name: str, settings: Settings) -> Backend:
@@ -16,7 +22,7 @@ def make_backend(name: str, settings: Settings) -> Backend:
 
     A backend is made by its class method ``from_settings``.
     """
-    others = {point.name: point for point in entry_points(group=GROUP)}
+    others = {point.name: point for point in entry_points(group=BACKEND_GROUP)}
     if name in BUILT_IN:
         module, _, cls = BUILT_IN[name].partition(":")
         found = getattr(import_module(module), cls)

@@ -18,7 +18,7 @@ from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
 WRAPPER = """\
 #!/bin/bash
 # {name}: runs one attempt; written by the agent.
-exec {python} -m DmpWorkflow.backend.runner {run_file}
+exec {image}{python} -m DmpWorkflow.backend.runner {run_file}
 """
 LOG = "output.log"
 
@@ -44,7 +44,10 @@ def prepare(
         _run_file(definition, instance, settings, backend, needs).save(run_file)
         script = folder / "script"
         text = WRAPPER.format(
-            name=key.name, python=shlex.quote(python or sys.executable), run_file=shlex.quote(str(run_file))
+            name=key.name,
+            image="" if backend.runs_images else _in_image(needs.image, settings),
+            python=shlex.quote(python or sys.executable),
+            run_file=shlex.quote(str(run_file)),
         )
         script.write_text(text)
         script.chmod(0o700)
@@ -63,7 +66,20 @@ def site_needs(settings: Settings) -> BatchNeeds:
         requirements=site.hpc_requirements,
         extra=site.hpc_extra,
         name=site.hpc_name,
+        cores=site.hpc_cores,
+        wall_seconds=site.hpc_walltime_seconds,
+        account=site.hpc_account,
+        image=site.hpc_image,
     )
+
+
+def _in_image(image: str, settings: Settings) -> str:
+    """Return what starts a command in a container image, with the folders that a payload needs."""
+    if not image:
+        return ""
+    bound = [settings.site.workdir, settings.site.exec_dir_root, settings.site.sw_dir]
+    words = ["apptainer", "exec", *(word for folder in bound if folder for word in ("--bind", folder)), image]
+    return shlex.join(words) + " "
 
 
 def _values(definition: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ values allowed; empty means any), ``parse`` (text to value) and ``aliases`` (oth
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -16,6 +17,7 @@ from DmpWorkflow.utils.units import parse_clock, parse_memory
 INSTALLATIONS = ("client", "server")
 AUTH_MODES = ("required", "off")
 HPC_SYSTEMS = ("condor", "lsf", "sge", "pbs", "slurm", "local")
+BACKEND_GROUP = "DmpWorkflow.backends"  # entry points of other packages: name = package.module:Class
 
 TRUE_WORDS = ("true", "yes", "on", "1")
 FALSE_WORDS = ("false", "no", "off", "0")
@@ -96,12 +98,43 @@ def parse_duration(text: str) -> int:
     return seconds
 
 
+def parse_optional_duration(text: str) -> int:
+    """Return the seconds in ``HH:MM`` or ``HH:MM:SS``; 0 when it is empty or zero."""
+    try:
+        return parse_clock(text) if text else 0
+    except InvalidInput:
+        raise ValueError("HH:MM or HH:MM:SS") from None
+
+
+def parse_optional_count(text: str) -> int | None:
+    """Return ``text`` as a whole number, 0 or more, or None when it is empty."""
+    value = parse_optional_int(text)
+    if value is not None and value < 0:
+        raise ValueError("a whole number, 0 or more")
+    return value
+
+
 def parse_megabytes(text: str) -> float:
     """Return the MB in ``4000``, ``4GB`` and the like."""
     try:
         return parse_memory(text)
     except InvalidInput:
         raise ValueError("MB as in 4000, or 4GB, 500mb") from None
+
+
+def parse_system(text: str) -> str:
+    """Return ``text`` if it is a batch system of ours, or one that an installed package adds."""
+    known = [*HPC_SYSTEMS, *sorted(point.name for point in entry_points(group=BACKEND_GROUP))]
+    if text not in known:
+        raise ValueError("one of " + ", ".join(known))
+    return text
+
+
+def parse_word(text: str) -> str:
+    """Return ``text`` if it can be the name of a folder, or is empty."""
+    if text.startswith(".") or not all(letter.isalnum() or letter in "-_." for letter in text):
+        raise ValueError("letters, digits, '-', '_' and '.'")
+    return text
 
 
 def parse_list(text: str) -> tuple[str, ...]:
@@ -191,13 +224,26 @@ class SiteSettings:
     exec_dir_root: str = _key("EXEC_DIR_ROOT", "/tmp")  # noqa: S108 - jobs make their own folder in it
     externals_script: str = _key("ExternalsScript", "")
     workdir: str = _key("workdir", "")
-    hpc_system: str = _key("HPCsystem", "local", choices=HPC_SYSTEMS)
+    hpc_system: str = _key("HPCsystem", "local", parse=parse_system)
     hpc_memory_mb: float = _key("HPCmemory", 4000.0, parse=parse_megabytes)
     hpc_cputime_seconds: int = _key("HPCcputime", 24 * 3600, parse=parse_duration)
     hpc_name: str = _key("HPCname", "")
     hpc_extra: str = _key("HPCextra", "")
     hpc_queue: str = _key("HPCqueue", "")
     hpc_requirements: str = _key("HPCrequirements", "")
+    hpc_cores: int = _key("HPCcores", 1, parse=parse_positive_int)
+    hpc_walltime_seconds: int = _key("HPCwalltime", 0, parse=parse_optional_duration)
+    hpc_account: str = _key("HPCaccount", "", aliases=("HPCproject",))
+    hpc_image: str = _key("HPCimage", "")
+    hpc_universe: str = _key("HPCuniverse", "vanilla")
+    hpc_bin: str = _key("HPCbin", "")
+    hpc_timeout: float = _key("HPCtimeout", 60.0, parse=parse_positive_float)
+    hpc_hold_seconds: int = _key("HPCholdtime", 3600, parse=parse_optional_duration)
+    hpc_grace_seconds: int = _key("HPCgrace", 300, parse=parse_optional_duration)
+    hpc_chunk: int = _key("HPCchunk", 100, parse=parse_positive_int)
+    hpc_max_jobs: int | None = _key("HPCmaxjobs", None, parse=parse_optional_count)
+    hpc_max_pending: int | None = _key("HPCmaxpending", None, parse=parse_optional_count)
+    agent: str = _key("agent", "", parse=parse_word)
     slots: int = _key("slots", 1, parse=parse_positive_int)
 
 

@@ -18,6 +18,15 @@ class BatchNeeds:
     requirements: str = ""
     extra: str = ""
     name: str = ""
+    cores: int = 1
+    wall_seconds: int = 0  # 0: as the CPU time
+    account: str = ""
+    image: str = ""
+
+    @property
+    def time_limit(self) -> int:
+        """Seconds that the job may take by the clock, for systems that limit no CPU time."""
+        return self.wall_seconds or self.cpu_seconds
 
 
 def apply_overrides(site: BatchNeeds, variables: Mapping[str, str]) -> tuple[BatchNeeds, list[str]]:

@@ -14,6 +14,7 @@ import psutil
 
 from DmpWorkflow.backend import agent
 from DmpWorkflow.backend.local import LocalBackend
+from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
 from tests.served import Served
@@ -29,8 +30,8 @@ token = {token}
 batch_sites = {site}
 [site]
 name = {site}
-HPCsystem = local
-slots = {slots}
+{batch}
+HPCgrace = 00:00
 workdir = {folder}/work
 EXEC_DIR_ROOT = {folder}/run
 DAMPE_SW_DIR = {folder}
@@ -43,26 +44,37 @@ echo "$DWF_INSTANCE_ID $DWF_JOB_ID $DWF_LOCAL_ID" >> {ledger}
 
 
 class Site:
-    """A site with the local backend, and its agent."""
+    """A site with its batch system (as lines of [site]; by default the local backend), and its agent."""
 
-    def __init__(self, served: Served, folder: Path, slots: int = 4, site: str = "local", token: str = "") -> None:
+    def __init__(
+        self,
+        served: Served,
+        folder: Path,
+        batch: str = "HPCsystem = local\nslots = 4",
+        site: str = "local",
+        token: str = "",
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.ledger = folder / "ledger"
         self.config = folder / "site.cfg"
         self.config.write_text(
             CONFIGURATION.format(
-                url=served.url, token=token or served.site_token, folder=folder, slots=slots, site=site
+                url=served.url, token=token or served.site_token, folder=folder, batch=batch, site=site
             )
         )
         self.settings = load(self.config).settings
-        self.backend = LocalBackend.from_settings(self.settings)
+        self.backend = make_backend(self.settings.site.hpc_system, self.settings)
         self.client = Client(self.settings.server.url, self.settings.server.token)
         self.people = Client(served.url, served.submit_token)
 
     def close(self) -> None:
         """Stop everything."""
-        self.backend.stop(10)
+        if isinstance(self.backend, LocalBackend):
+            self.backend.stop(10)
+        elif jobs := self.backend.query():
+            self.backend.cancel(list(jobs.values()))
+            self.wait(lambda: not self.backend.query())
         self.client.close()
         self.people.close()
 
@@ -73,9 +85,15 @@ class Site:
         made: dict[str, Any] = self.people.create_job(text.encode(), site=site, instances=number)["jobs"][0]
         return made
 
-    def cycle(self, chunk: int = 100, in_system: int | None = None) -> agent.CycleResult:
+    @property
+    def local(self) -> LocalBackend:
+        """The backend, where it is the local one."""
+        assert isinstance(self.backend, LocalBackend)
+        return self.backend
+
+    def cycle(self, chunk: int = 100, in_system: int | None = None, pending: int | None = None) -> agent.CycleResult:
         """Run one cycle of the agent."""
-        return agent.run_cycle(self.settings, self.client, self.backend, agent.Limits(chunk, in_system))
+        return agent.run_cycle(self.settings, self.client, self.backend, agent.Limits(chunk, in_system, pending))
 
     def crash(self, point: str, when: str, number: int) -> bool:
         """Run a cycle that kills itself; False if it never came to that point."""

@@ -115,7 +115,7 @@ def kill_everything(site: Site) -> None:
                 tree = process.children(recursive=True)
                 for member in [process, *tree]:
                     member.kill()
-    site.wait(lambda: all(map(site.backend.spool.is_free, range(site.backend.slots))))
+    site.wait(lambda: all(map(site.local.spool.is_free, range(site.local.slots))))
 
 
 def test_a_roll_back_stops_the_payload_and_runs_the_next_attempt(site: Site) -> None:
@@ -137,7 +137,7 @@ def test_a_payload_whose_server_is_away_at_its_end_is_reported_by_the_agent(
     job = site.submit(1, script=f"while ! [ -e {gate} ]; do sleep 0.1; done")
     site.cycle()
     site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
-    (record,) = [found for _, found in site.backend.spool.records("running")]
+    (record,) = [found for _, found in site.local.spool.records("running")]
     served.process.send_signal(signal.SIGSTOP)
     children = [
         int(pid) for pid in Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
@@ -153,7 +153,7 @@ def test_a_payload_whose_server_is_away_at_its_end_is_reported_by_the_agent(
         for child in children:
             os.kill(child, signal.SIGCONT)
         served.process.send_signal(signal.SIGCONT)
-    site.wait(lambda: all(map(site.backend.spool.is_free, range(4))))
+    site.wait(lambda: all(map(site.local.spool.is_free, range(4))))
     assert site.cycle().delivered >= 1
     assert site.counts(job) == {"Done": 1}
 
@@ -206,8 +206,8 @@ def test_names_can_be_read_back() -> None:
 
 
 def test_an_unknown_backend_names_the_known_ones(site: Site) -> None:
-    with pytest.raises(ConfigurationError, match="HPCsystem = pbs: there is no such backend here: known are local"):
-        make_backend("pbs", site.settings)
+    with pytest.raises(ConfigurationError, match="HPCsystem = nqs: there is no such backend here: known are condor,"):
+        make_backend("nqs", site.settings)
 
 
 def test_a_backend_of_another_package(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

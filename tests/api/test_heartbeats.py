@@ -28,7 +28,7 @@ def test_an_agent_is_told_what_to_do_with_each_that_it_holds(database: Database)
     ]
     beat = {"agent": "a", "hostname": "wn1", "version": "3"}
     assert heartbeats.agent_beat(database, beat, "local", holds) == [
-        Answer.GO_ON, Answer.CANCEL, Answer.CANCEL, Answer.ADOPT, Answer.CANCEL, Answer.UNKNOWN,
+        Answer.GO_ON, Answer.CANCEL, Answer.OVER, Answer.ADOPT, Answer.CANCEL, Answer.UNKNOWN,
     ]  # fmt: skip
     assert heartbeats.agent_beat(database, beat, "CNAF", holds[:1]) == [Answer.UNKNOWN]
     assert heartbeats.agent_beat(database, beat, "local", []) == []

@@ -8,7 +8,7 @@ from bson import ObjectId
 
 from DmpWorkflow.core.database import clock
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
+from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 
 
 class Answer(StrEnum):
@@ -16,7 +16,9 @@ class Answer(StrEnum):
 
     GO_ON = "go on"  # it is the current attempt
     ADOPT = "adopt"  # it is the current attempt, and the server does not know it as submitted: report it
-    CANCEL = "cancel"  # an old attempt, or one that is over
+    OVER = "over"  # it has reported its end: nothing to do, unless its batch job stays
+    KILL = "kill"  # somebody wants its end: cancel it, and report Terminated once it is gone
+    CANCEL = "cancel"  # an old attempt
     UNKNOWN = "unknown"  # there is no such instance
 
 
@@ -58,7 +60,7 @@ def agent_beat(database: Database, beat: Document, site: str, holds: Sequence[He
     alive = [
         states[held.job, held.instance]["_id"]
         for held, answer in zip(holds, answers, strict=True)
-        if answer is Answer.GO_ON
+        if answer in (Answer.GO_ON, Answer.KILL)
     ]
     database.instances.update_many({"_id": {"$in": alive}}, {"$set": {"last_contact": now}})
     return answers
@@ -71,7 +73,7 @@ def _states(database: Database, site: str, holds: Sequence[Held]) -> dict[tuple[
     if not numbers:
         return {}
     query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()], "site": site}
-    fields = {"job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1}
+    fields = {"job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1, "kill": 1}
     return {(found["job"], found["instanceId"]): found for found in database.instances.find(query, fields)}
 
 
@@ -80,6 +82,8 @@ def _answer(state: Document | None, held: Held) -> Answer:
         return Answer.UNKNOWN
     if not state["handed_out"] or state["attempt"] != held.attempt:
         return Answer.CANCEL
-    if state["status"] == MajorStatus.NEW:
-        return Answer.ADOPT
-    return Answer.GO_ON if state["status"] in ACTIVE else Answer.CANCEL
+    if state["status"] in FINAL:
+        return Answer.OVER
+    if state.get("kill"):
+        return Answer.KILL
+    return Answer.ADOPT if state["status"] == MajorStatus.NEW else Answer.GO_ON

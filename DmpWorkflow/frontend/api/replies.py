@@ -264,7 +264,7 @@ class OldClaimed(Reply):
 class Answers(Reply):
     """POST /agents/heartbeat/: an answer for each hold, in their order."""
 
-    answers: list[Literal["go on", "adopt", "cancel", "unknown"]]
+    answers: list[Literal["go on", "adopt", "over", "kill", "cancel", "unknown"]]
 
 
 class Beats(Reply):

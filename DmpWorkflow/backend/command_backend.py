@@ -1,0 +1,165 @@
+"""What backends that are driven by commands have in common: grouping, arrays, and what failures mean."""
+
+import logging
+import os
+import pwd
+import re
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, Self, TypeVar
+
+from DmpWorkflow.backend import batch_names
+from DmpWorkflow.backend.commands import Commands, Output
+from DmpWorkflow.backend.element_script import BATCH_ID_VARIABLE, ElementWords, element_script
+from DmpWorkflow.backend.interface import AttemptKey, Backend, BatchJob, Submission, Submitted
+from DmpWorkflow.config.settings import Settings, SiteSettings
+from DmpWorkflow.core.batch_needs import BatchNeeds
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.errors import InvalidInput, Unavailable
+
+MOST_ARGUMENTS = 2000  # ids in one call: the system's limit is 128 KB in one argument, 2 MB in all
+
+Item = TypeVar("Item")
+logger = logging.getLogger(__name__)
+
+
+class TooManyElements(Exception):
+    """The batch system takes smaller arrays only."""
+
+
+class Refused(InvalidInput):
+    """The batch system does not accept the job."""
+
+
+class CommandBackend(Backend):
+    """Submits groups of jobs with equal needs by commands.
+
+    A subclass says how one group is submitted, and by which words a refusal can be told from bad weather.
+    """
+
+    batch_id_variable: ClassVar[str] = BATCH_ID_VARIABLE
+    environment: ClassVar[dict[str, str]] = {}
+    most_elements: ClassVar[int] = 1000  # of one submission; less if the system says so
+    weather: ClassVar[re.Pattern[str]]  # messages of a system that is down, busy or full: try again later
+    too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about the size of an array
+
+    def __init__(self, site: SiteSettings, commands: Commands) -> None:
+        self.site = site
+        self.commands = commands
+        self.user = pwd.getpwuid(os.geteuid()).pw_name
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the backend of the site's settings."""
+        return cls(settings.site, Commands.from_settings(settings, **cls.environment))
+
+    @abstractmethod
+    def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
+        """Submit jobs with equal needs in one call and return their batch ids.
+
+        Raises Refused, TooManyElements or Unavailable; see ``complain``.
+        """
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
+        """Submit all; from the first call on that is not answered, the rest is left for later."""
+        results: dict[AttemptKey, Submitted] = {}
+        later = ""
+        for group in self._groups(submissions):
+            if later:
+                results |= {item.key: Submitted(item.key, later=later) for item in group}
+                continue
+            try:
+                results |= self._submit_in_parts(group)
+            except Unavailable as error:
+                later = str(error)
+                results |= {item.key: Submitted(item.key, later=later) for item in group if item.key not in results}
+        return [results[item.key] for item in submissions]
+
+    def _submit_in_parts(self, group: Sequence[Submission]) -> dict[AttemptKey, Submitted]:
+        """Submit a group, in halves if it is too large. A part that is not answered ends it."""
+        waiting, results = [group], dict[AttemptKey, Submitted]()
+        while waiting:
+            part = waiting.pop(0)
+            try:
+                ids = self.submit_group(batch_names.batch_name([item.key for item in part]), part)
+                pairs = zip(part, ids, strict=True)
+                results |= {item.key: Submitted(item.key, batch_id) for item, batch_id in pairs}
+            except Refused as error:
+                results |= {item.key: Submitted(item.key, error=str(error)) for item in part}
+            except TooManyElements as error:
+                if len(part) == 1:
+                    results |= {part[0].key: Submitted(part[0].key, error=str(error))}
+                    continue
+                half = (len(part) + 1) // 2
+                self.most_elements = min(self.most_elements, half)  # type: ignore[misc]
+                waiting[:0] = [part[:half], part[half:]]
+            except Unavailable as error:
+                for left in (part, *waiting):
+                    results |= {item.key: Submitted(item.key, later=str(error)) for item in left}
+                break
+        return results
+
+    def _groups(self, submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
+        by_needs: defaultdict[BatchNeeds, dict[AttemptKey, Submission]] = defaultdict(dict)
+        for item in submissions:
+            by_needs[item.needs][item.key] = item
+        for group in by_needs.values():
+            order = sorted(group, key=lambda key: (key.job_id, key.attempt, key.instance_id))
+            for keys in batch_names.split_by_name(order, self.most_elements):
+                yield [group[key] for key in keys]
+
+    def complain(self, output: Output) -> Exception:
+        """Return the error for a submission that failed."""
+        if self.too_large.search(output.message):
+            return TooManyElements(output.message)
+        if self.weather.search(output.message):
+            return output.unavailable()
+        return Refused(f"{output.command}: {output.message}")
+
+    @staticmethod
+    def script(name: str, group: Sequence[Submission], words: ElementWords) -> str:
+        """Return the script that starts each of the group's elements in its folder."""
+        return element_script(name, group, words, array=len(group) > 1)
+
+
+def found_job(
+    name: str,
+    index: int | None,
+    batch_id: str,
+    status: MajorStatus | None,
+    word: str,
+    *,
+    detail: str = "",
+    held: bool = False,
+    cpu_seconds: float | None = None,
+    memory_mb: float | None = None,
+) -> BatchJob | None:
+    """Return what the queue tells of one of our jobs, None for another's; a state that nobody knows is Unknown."""
+    key = batch_names.member(name, index)
+    if key is None:
+        return None
+    if status is None:
+        logger.warning("%s is in state %r, which is not known: please report it", batch_id, word)
+        status, detail = MajorStatus.UNKNOWN, f"state {word} {detail}".strip()
+    return BatchJob(key, batch_id, status, detail, held, cpu_seconds, memory_mb)
+
+
+def by_key(jobs: Iterable[BatchJob | None]) -> dict[AttemptKey, BatchJob]:
+    """Return the jobs by their keys; of two of one name, the one that runs."""
+    found: dict[AttemptKey, BatchJob] = {}
+    for job in jobs:
+        if job is not None and (job.key not in found or job.status is MajorStatus.RUNNING):
+            found[job.key] = job
+    return found
+
+
+def in_parts(items: Sequence[Item], most: int = MOST_ARGUMENTS) -> Iterator[Sequence[Item]]:
+    """Split what does not fit into one command line."""
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
+
+
+def garbage(command: str, line: str) -> Unavailable:
+    """Return the error for an answer that cannot be understood, which is no answer."""
+    return Unavailable(f"{command} printed what cannot be understood: {line[:200]!r}")

@@ -1,0 +1,295 @@
+"""The backend for Slurm, 20.11 or newer. Built from what Slurm 22.05 prints.
+
+``squeue --json`` and ``sacct --json`` are slow or wrong in versions that are in use; the delimited forms are not.
+"""
+
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from DmpWorkflow.backend import batch_names
+from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts
+from DmpWorkflow.backend.element_script import ElementWords
+from DmpWorkflow.backend.interface import (
+    KILLED,
+    KILLED_FOR_MEMORY,
+    KILLED_FOR_TIME,
+    NODE_LOST,
+    NOT_STARTED,
+    REMOVED,
+    AttemptKey,
+    BatchJob,
+    Ending,
+    Submission,
+)
+from DmpWorkflow.core.batch_needs import BatchNeeds
+from DmpWorkflow.core.lifecycle import MajorStatus
+
+WORDS = ElementWords(
+    plain_id="$SLURM_JOB_ID",
+    element_id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+    index="SLURM_ARRAY_TASK_ID",
+)
+WAITS, RUNS, STANDS, NOBODY_KNOWS = (
+    MajorStatus.SUBMITTED,
+    MajorStatus.RUNNING,
+    MajorStatus.SUSPENDED,
+    MajorStatus.UNKNOWN,
+)
+# https://slurm.schedmd.com/squeue.html, "Job state codes"; None: it is over, and only passes through the queue.
+STATES: Mapping[str, MajorStatus | None] = {
+    "PENDING": WAITS, "CONFIGURING": WAITS, "REQUEUED": WAITS, "REQUEUE_FED": WAITS, "REQUEUE_HOLD": STANDS,
+    "SPECIAL_EXIT": STANDS, "RESV_DEL_HOLD": STANDS, "RUNNING": RUNS, "COMPLETING": RUNS, "SIGNALING": RUNS,
+    "STAGE_OUT": RUNS, "RESIZING": RUNS, "STOPPED": STANDS, "SUSPENDED": STANDS, "POWER_UP_NODE": WAITS,
+    "UPDATE_DB": RUNS, "EXPEDITING": WAITS, "COMPLETED": None, "FAILED": None, "CANCELLED": None, "TIMEOUT": None,
+    "OUT_OF_MEMORY": None, "NODE_FAIL": None, "BOOT_FAIL": None, "DEADLINE": None, "PREEMPTED": None, "REVOKED": None,
+    "LAUNCH_FAILED": None, "RECONFIG_FAIL": None,
+}  # fmt: skip
+ENDS = {
+    "TIMEOUT": KILLED_FOR_TIME,
+    "DEADLINE": KILLED_FOR_TIME,
+    "OUT_OF_MEMORY": KILLED_FOR_MEMORY,
+    "NODE_FAIL": NODE_LOST,
+    "BOOT_FAIL": NODE_LOST,
+    "LAUNCH_FAILED": NOT_STARTED,
+    "CANCELLED": REMOVED,
+    "REVOKED": REMOVED,
+    "PREEMPTED": KILLED,
+}
+# Reasons for which a pending job waits until somebody does something.
+STUCK = re.compile(
+    r"JobHeld|Held|PartitionConfig|BadConstraints|DependencyNeverSatisfied|Invalid|PartitionDown|PartitionNodeLimit"
+    r"|PartitionTimeLimit|launch failed|JobLaunchFailure|MaxRequeue|QOSUsageThreshold"
+)
+NOT_LAUNCHED = 53  # the "signal" of a job whose folder or output file is not there
+INDICES = re.compile(r"\[?(?P<list>[\d,:-]+)(?:%\d+)?\]?")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of squeue: one job, or all elements of an array that wait."""
+
+    raw_id: str
+    array_id: str
+    indices: str
+    state: str
+    reason: str
+    name: str
+
+
+class SlurmBackend(CommandBackend):
+    """Submits to Slurm."""
+
+    name: ClassVar[str] = "slurm"
+    environment: ClassVar[dict[str, str]] = {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+    weather: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?i)unable to contact|socket timed out|connection|zero bytes|unexpected message|slurm_persist_conn"
+        r"|temporarily|try again|too many jobs|MaxSubmitJob|job submit limit|GrpSubmit|controller|resource limit"
+        r"|protocol authentication|munge"
+    )
+    too_large: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?i)invalid job array|batch script too large|pathname too long"
+    )
+
+    def programs(self) -> Sequence[str]:
+        """Return the commands that are needed."""
+        return "sbatch", "squeue", "scancel", "scontrol", "sacct"
+
+    def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
+        """Submit one job, or an array."""
+        array = [f"--array=1-{len(group)}"] if len(group) > 1 else []
+        output = self.commands.run(
+            "sbatch", "--parsable", f"--job-name={name}", *array, *self._options(group[0].needs),
+            text=self.script(name, group, WORDS),
+        )  # fmt: skip
+        if output.code:
+            raise self.complain(output)
+        batch_id = output.out.strip().partition(";")[0]
+        if not batch_id.isdigit():
+            raise garbage("sbatch", output.out)
+        return [f"{batch_id}_{number + 1}" for number in range(len(group))] if array else [batch_id]
+
+    def _options(self, needs: BatchNeeds) -> list[str]:
+        options = {
+            "partition": needs.queue,
+            "constraint": needs.requirements,
+            "account": needs.account,
+            "mem": f"{math.ceil(needs.memory_mb)}M" if needs.memory_mb else "",
+            "time": str(math.ceil(needs.time_limit / 60)) if needs.time_limit else "",
+            "cpus-per-task": str(needs.cores) if needs.cores > 1 else "",
+        }
+        return [
+            "--output=/dev/null", "--error=/dev/null", "--chdir=/", "--no-requeue", "--kill-on-invalid-dep=yes",
+            *(f"--{name}={value}" for name, value in options.items() if value),
+            *shlex.split(needs.extra),
+        ]  # fmt: skip
+
+    def query(self) -> Mapping[AttemptKey, BatchJob]:
+        """Return the user's jobs; arrays that wait take one line each, whatever their size."""
+        output = self.commands.run("squeue", "-h", "-u", self.user, "-o", "%A|%F|%K|%T|%r|%j")
+        if output.code:
+            raise output.unavailable()
+        return by_key(job for row in _rows(output.out) for job in _jobs(row))
+
+    def endings(self, jobs: Mapping[AttemptKey, str]) -> Mapping[AttemptKey, Ending]:
+        """Ask the accounting if there is one, and the controller, which remembers for some minutes."""
+        if not jobs:
+            return {}
+        found = self._accounted(jobs)
+        if jobs.keys() - found.keys():
+            found = self._remembered() | found
+        return {key: ending for key, ending in found.items() if key in jobs}
+
+    def _accounted(self, jobs: Mapping[AttemptKey, str]) -> dict[AttemptKey, Ending]:
+        fields = "JobID,JobName,State,ExitCode,TotalCPU,MaxRSS,ReqMem"
+        ids = [batch_id for batch_id in jobs.values() if batch_id]
+        since = ["-j", ",".join(ids)] if len(ids) == len(jobs) <= MOST_IDS else ["-u", self.user, "-S", "now-2days"]
+        output = self.commands.run("sacct", "-n", "-P", "-o", fields, *since)
+        if output.code and "accounting storage is disabled" in output.message.lower():
+            return {}
+        if output.code:
+            raise output.unavailable()
+        return _accounted(output.out)
+
+    def _remembered(self) -> dict[AttemptKey, Ending]:
+        output = self.commands.run("scontrol", "-o", "show", "job")
+        if output.code:
+            raise output.unavailable()
+        endings = (_remembered(match) for match in REMEMBERED.finditer(output.out))
+        return {ending.key: ending for ending in endings if ending}
+
+    def cancel(self, jobs: Sequence[BatchJob]) -> None:
+        """Cancel; scancel is silent about those that are over."""
+        for part in in_parts([job.batch_id for job in jobs]):
+            output = self.commands.run("scancel", "--quiet", *part)
+            if output.code and self.weather.search(output.message):
+                raise output.unavailable()
+
+    def measure(self, jobs: Sequence[BatchJob]) -> Mapping[AttemptKey, BatchJob]:
+        """Ask sstat, which knows the jobs of this moment; without its plugin nothing is known."""
+        by_id = {job.batch_id: job for job in jobs}
+        measured = {job.key: job for job in jobs}
+        for part in in_parts(list(by_id)):
+            output = self.commands.run("sstat", "-n", "-P", "-a", "-o", "JobID,AveCPU,MaxRSS", "-j", ",".join(part))
+            for line in output.out.splitlines():
+                step, cpu, memory = [*line.split("|"), "", ""][:3]
+                job = by_id.get(step.partition(".")[0])
+                if job and step.endswith(".batch"):
+                    measured[job.key] = replace(job, cpu_seconds=_seconds(cpu), memory_mb=_megabytes(memory))
+        return measured
+
+
+MOST_IDS = 1000  # in one call of sacct; beyond that all of the last days is the smaller question
+REMEMBERED = re.compile(
+    r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\d+) )?(?:HetJob\S+ )*"
+    r"JobName=(?P<name>dwf-\S+) .*?\bJobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=.*?"
+    r"\bExitCode=(?P<code>\d+):(?P<signal>\d+)",
+    re.MULTILINE,
+)
+
+
+def _rows(text: str) -> Iterator[_Row]:
+    for line in text.splitlines():
+        fields = line.split("|", 5)
+        if len(fields) != 6 or not fields[0].isdigit():
+            raise garbage("squeue", line)
+        yield _Row(*fields)
+
+
+def _jobs(row: _Row) -> Iterator[BatchJob | None]:
+    if not row.name.startswith(batch_names.PREFIX) or (row.state in STATES and STATES[row.state] is None):
+        return
+    status = STATES.get(row.state)
+    held = status is STANDS and row.state not in ("SUSPENDED", "STOPPED")
+    if status is WAITS and STUCK.search(row.reason):
+        status, held = STANDS, True
+    detail = row.reason if row.reason not in ("None", "") else ""
+    if row.indices in ("N/A", ""):
+        yield found_job(row.name, None, row.raw_id, status, row.state, detail=detail, held=held)
+        return
+    for index in _indices(row.indices):
+        yield found_job(row.name, index, f"{row.array_id}_{index}", status, row.state, detail=detail, held=held)
+
+
+def _indices(text: str) -> Iterator[int]:
+    """Yield the elements in ``3``, ``[3-20%2]`` or ``1-9:2,12``."""
+    match = INDICES.fullmatch(text)
+    if match is None:
+        raise garbage("squeue", text)
+    for part in match["list"].split(","):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _accounted(text: str) -> dict[AttemptKey, Ending]:
+    """Return endings by the lines of jobs, with the figures of their batch steps."""
+    endings: dict[str, Ending] = {}
+    for line in text.splitlines():
+        fields = line.split("|")
+        if len(fields) != 7:
+            raise garbage("sacct", line)
+        batch_id, name, state, code, cpu, memory, requested = fields
+        job_id, _, step = batch_id.partition(".")
+        if step == "batch" and job_id in endings:
+            endings[job_id] = _with_figures(endings[job_id], cpu, memory)
+        elif not step and (ending := _ending(name, _index(batch_id), state, code)):
+            endings[job_id] = replace(ending, cpu_seconds=_seconds(cpu), detail=f"{ending.detail} of {requested}")
+    return {ending.key: ending for ending in endings.values()}
+
+
+def _with_figures(ending: Ending, cpu: str, memory: str) -> Ending:
+    return replace(ending, cpu_seconds=_seconds(cpu) or ending.cpu_seconds, memory_mb=_megabytes(memory))
+
+
+def _index(batch_id: str) -> int | None:
+    _, _, index = batch_id.partition("_")
+    return int(index) if index.isdigit() else None
+
+
+def _remembered(match: re.Match[str]) -> Ending | None:
+    ending = _ending(
+        match["name"],
+        int(match["index"]) if match["index"] else None,
+        match["state"],
+        f"{match['code']}:{match['signal']}",
+    )
+    return replace(ending, detail=f"{ending.detail} {match['reason']}") if ending else None
+
+
+def _ending(name: str, index: int | None, state: str, code: str) -> Ending | None:
+    """Return how it ended; None for what is not ours or not over. ``code`` is ``exit code:signal``."""
+    word = state.partition(" ")[0].rstrip("+")  # CANCELLED by 1000
+    if word in STATES and STATES[word] is not None:
+        return None
+    key = batch_names.member(name, index)
+    if key is None:
+        return None
+    exit_code, number = (int(part) for part in (*code.split(":"), "0")[:2])
+    if word == "FAILED" and number == NOT_LAUNCHED:
+        return Ending(key, minor_status=NOT_STARTED, detail="Slurm could not start it: is its work folder there?")
+    minor = ENDS.get(word, KILLED if number else "")
+    known_code = exit_code if word in ("COMPLETED", "FAILED") and not number else None
+    known_signal = number if word == "FAILED" and number else None
+    return Ending(key, known_code, known_signal, minor, detail=f"Slurm says {state}")
+
+
+def _seconds(text: str) -> float | None:
+    """Return the seconds in ``[DD-[HH:]]MM:SS[.mmm]``."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def _megabytes(text: str) -> float | None:
+    """Return the MB (1024 KB) in ``5312K``, ``1.20G``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text.strip())
+    if match is None:
+        return None
+    factor = {"": 1 / 1024**2, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+    return float(match[1]) * factor[match[2]]
