@@ -182,6 +182,22 @@ class Client:
         number: int = self._call("POST", "/rollback/", once=True, json=body)["rolled_back"]
         return number
 
+    def kill(
+        self,
+        job: str,
+        *,
+        instances: Sequence[int] | None = None,
+        status: str = "Any",
+        n_min: int | None = None,
+        n_max: int | None = None,
+    ) -> Json:
+        """End instances of a job (slug or id); returns ``ended`` and ``ordered``, which end with the next cycles."""
+        body: Json = {"job": job, "status": status}
+        body |= {"instances": list(instances)} if instances is not None else {}
+        body |= {"n_min": n_min} if n_min is not None else {}
+        body |= {"n_max": n_max} if n_max is not None else {}
+        return self._call("POST", "/kill/", json=body)
+
     def claim(self, site: str, limit: int, *, agent: str, request_id: str, lease: int = 3600) -> Json:
         """Claim instances; returns ``definitions`` and ``instances``. The same ``request_id`` returns the same."""
         body = {"site": site, "limit": limit, "agent": agent, "request_id": request_id, "lease": lease}

@@ -130,6 +130,26 @@ def test_a_roll_back_stops_the_payload_and_runs_the_next_attempt(site: Site) -> 
     assert (detail["attempt"], [earlier["status"] for earlier in detail["attempts"]]) == (2, ["Running"])
 
 
+def test_an_order_to_kill_goes_out_with_the_next_cycle(site: Site) -> None:
+    job = site.submit(6, script="sleep 1000")
+    site.cycle(chunk=5)
+    site.wait(lambda: site.counts(job) == {"New": 1, "Running": 4, "Submitted": 1} and len(site.runs()) == 4)
+    assert site.people.kill(job["slug"]) == {"result": "ok", "ended": 1, "ordered": 5}
+    assert site.counts(job) == {"Terminated": 1, "Running": 4, "Submitted": 1}
+    site.cycle()
+    site.wait(lambda: site.cycle().in_system == 0)
+    site.wait(lambda: bool(site.cycle()) and site.counts(job) == {"Terminated": 6})
+    minors = {site.people.instance(job["slug"], number)["minor_status"] for number in range(1, 7)}
+    assert minors == {"KilledByUser"}
+
+
+def test_the_limit_of_waiting_jobs_is_apart_from_that_of_all(site: Site) -> None:
+    site.submit(20, script="sleep 1000")
+    assert site.cycle(in_system=15, pending=6).claimed == 6
+    site.wait(lambda: site.cycle(chunk=0).pending == 2)
+    assert site.cycle(in_system=15, pending=6).claimed == 4
+
+
 def test_a_payload_whose_server_is_away_at_its_end_is_reported_by_the_agent(
     served: Served, site: Site, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bson import ObjectId
@@ -12,6 +12,7 @@ from pymongo.client_session import ClientSession
 from DmpWorkflow.core.batch_id import same_batch_job
 from DmpWorkflow.core.database import children, clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.killing import KILLED_BY_USER
 from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
 from DmpWorkflow.core.reports import InstanceState, Outcome, Report, StaleAttempt, decide, is_implicit_claim
 from DmpWorkflow.core.samples import LIMIT, append_thinned
@@ -22,7 +23,7 @@ LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
-    "sequence": 1, "runner": 1, "lost": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
+    "sequence": 1, "runner": 1, "lost": 1, "kill": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
 }  # fmt: skip
 
 Key = tuple[ObjectId, int]
@@ -91,10 +92,11 @@ def _apply_round(
         states = _states(database, [reports[position] for position in positions])
         accepted: list[tuple[StatusReport, Document]] = []
         for position in positions:
-            result = _decide(states.get(reports[position].key), reports[position], site)
-            results[position] = result
-            if result is Outcome.APPLY:
-                accepted.append((reports[position], states[reports[position].key]))
+            state = states.get(reports[position].key)
+            report = _as_ordered(reports[position], state)
+            results[position] = result = _decide(state, report, site)
+            if state is not None and result is Outcome.APPLY:
+                accepted.append((report, state))
         if _write(database, accepted):
             return
     for position in positions:
@@ -109,6 +111,14 @@ def _states(database: Database, reports: Sequence[StatusReport]) -> dict[Key, Do
     query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()]}
     found = database.instances.find(query, STATE_FIELDS) if numbers else ()
     return {(state["job"], state["instanceId"]): state for state in found}
+
+
+def _as_ordered(report: StatusReport, state: Document | None) -> StatusReport:
+    """Return the report; where a person ordered the end, every end but success is that order's."""
+    if not (state and state.get("kill")) or report.report.status not in FINAL - {MajorStatus.DONE}:
+        return report
+    values = {**report.values, "minor_status": KILLED_BY_USER}
+    return replace(report, report=replace(report.report, status=MajorStatus.TERMINATED), values=values)
 
 
 def _decide(state: Document | None, report: StatusReport, site: str | None) -> Outcome | DmpWorkflowError:

@@ -20,7 +20,7 @@ KEPT = (
     "cpu_peak", "memory_peak", "cpu_max", "mem_max",
 )  # fmt: skip
 FORGOTTEN = (
-    "batchId", "hostname", "runner", "sequence", "lost", "claim", "Nevents", "log", "cpu", "memory",
+    "batchId", "hostname", "runner", "sequence", "lost", "claim", "kill", "Nevents", "log", "cpu", "memory",
     "cpu_peak", "memory_peak", "cpu_max", "mem_max",
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from flask import Blueprint, current_app, request
 from DmpWorkflow.core.database import jobs, listing
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
+from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
@@ -124,6 +125,21 @@ def roll_back_instances() -> dict[str, Any]:
         numbers = listing.numbers(database(), job["_id"], given.status or "Failed", given.n_min, given.n_max)
     text = None if given.override_dict is None else overrides(given.override_dict).to_json()
     return {"result": "ok", "rolled_back": roll_back(database(), job["_id"], numbers, text)}
+
+
+@blueprint.post("/kill/")
+@requires(Right.SUBMIT)
+def kill_instances() -> dict[str, Any]:
+    """End instances of a job: those named, or those in a status and a range of numbers."""
+    if not request.is_json:
+        raise Malformed("the body must be a JSON object")
+    given = parse(schemas.Kill, parameters())
+    job = _by_slug_or_id(given.job)
+    numbers = given.instances
+    if numbers is None:
+        numbers = listing.numbers(database(), job["_id"], given.status, given.n_min, given.n_max)
+    ended, ordered = kill(database(), job["_id"], numbers)
+    return {"result": "ok", "ended": ended, "ordered": ordered}
 
 
 def _by_slug_or_id(word: str) -> Document:

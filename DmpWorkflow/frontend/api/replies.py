@@ -191,6 +191,13 @@ class ReportResults(Reply):
     njobs: int | None = None
 
 
+class Killed(Reply):
+    """POST /kill/: how many ended at once, and how many agents are told to end."""
+
+    ended: int
+    ordered: int
+
+
 class InstanceName(BaseModel):
     """Which instance."""
 

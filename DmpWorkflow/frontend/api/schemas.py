@@ -173,6 +173,16 @@ class RollBack(Strict):
     override_dict: dict[str, Any] | None = None
 
 
+class Kill(Strict):
+    """POST /kill/."""
+
+    job: Text
+    instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
+    status: Text = "Any"
+    n_min: Number | None = None
+    n_max: Number | None = None
+
+
 class CatalogueChange(BaseModel):
     """POST /datacat/."""
 

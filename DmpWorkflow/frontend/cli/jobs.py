@@ -201,6 +201,37 @@ def watch(context: Context, job: str, interval: float) -> None:
         sys.exit(1)
 
 
+@command("kill", epilog="Example: dampe-cli-jobs kill hello-x7k2 --n_min 100 --n_max 200 --yes")
+@click.argument("slug")
+@click.option(
+    "--instance", "instances", type=click.IntRange(1), multiple=True, help="Only this instance; repeatable."
+)
+@click.option("--status", default="Any", show_default=True, help="Only instances in this status.")
+@click.option("--n_min", type=click.IntRange(0), help="Only numbers above this.")
+@click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def kill(
+    context: Context,
+    slug: str,
+    instances: tuple[int, ...],
+    status: str,
+    n_min: int | None,
+    n_max: int | None,
+    yes: bool,
+) -> None:
+    """End instances of a job: what waits at once, what a batch system has with its agent's next cycle."""
+    client = context.client()
+    job = client.job(slug)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(f"this would end instances of {job['title']}: add --yes to do so without a question")
+        click.confirm(f"End {'these' if instances else 'all such'} instances of {job['title']}?", abort=True)
+    chosen = {"instances": list(instances)} if instances else {}
+    done = client.kill(slug, **chosen, status=status, n_min=n_min, n_max=n_max)
+    context.say(f"Ended {done['ended']} waiting instances; {done['ordered']} end with the next cycle of their agents")
+    context.give({"ended": done["ended"], "ordered": done["ordered"]})
+
+
 @command("rollback", epilog="Example: dampe-cli-rollback-jobInstance --title hello --type User --status Failed --yes")
 @click.option("--title", required=True, help="Name of the job.")
 @click.option("--type", "job_type", default="Generation", show_default=True, help="Type of the job.")

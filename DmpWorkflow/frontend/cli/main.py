@@ -17,7 +17,14 @@ def _group(name: str, text: str, *commands: click.Command) -> click.Group:
 
 
 job = _group(
-    "job", "Create jobs and see how far they are.", jobs.create, jobs.add, jobs.list_jobs, jobs.show, jobs.watch
+    "job",
+    "Create jobs and see how far they are.",
+    jobs.create,
+    jobs.add,
+    jobs.list_jobs,
+    jobs.show,
+    jobs.watch,
+    jobs.kill,
 )
 instance = _group("instance", "Change single instances.", jobs.roll_back, jobs.update)
 site = _group("site", "What a site needs.", sites.configure, sites.fetch, sites.heartbeat)
@@ -33,7 +40,9 @@ dampe = _group(
     dampe_server,
 )
 dampe = click.version_option(DmpWorkflow.__version__)(dampe)
-dampe_jobs = _group("dampe-cli-jobs", "See how far jobs are.", jobs.list_jobs, jobs.show, jobs.watch)
+dampe_jobs = _group(
+    "dampe-cli-jobs", "See how far jobs are, and end them.", jobs.list_jobs, jobs.show, jobs.watch, jobs.kill
+)
 
 # The console scripts, by the names of the original and its README.
 configure = sites.configure

@@ -1,0 +1,43 @@
+"""Orders to end instances: what waits ends at once, what a batch system has ends when that confirms it."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from bson import ObjectId
+from pymongo.client_session import ClientSession
+
+from DmpWorkflow.core.database import clock, counts
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
+
+CHUNK = 1000
+KILLED_BY_USER = "KilledByUser"
+
+
+def kill(database: Database, job: ObjectId, numbers: Sequence[int]) -> tuple[int, int]:
+    """End these instances of ``job``; return how many ended at once, and how many the agents are told to end.
+
+    One that an agent has claimed and not submitted yet ends at once as well: nothing of it can start any more.
+    Final ones stay as they are.
+    """
+    ended = ordered = 0
+    for start in range(0, len(numbers), CHUNK):
+        chunk = list(numbers[start : start + CHUNK])
+        ended += database.transaction(partial(_end_waiting, database, job, chunk))
+        active = {"job": job, "instanceId": {"$in": chunk}, "status": {"$in": [str(status) for status in ACTIVE]}}
+        ordered += database.instances.update_many(active, {"$set": {"kill": True}}).matched_count
+    return ended, ordered
+
+
+def _end_waiting(database: Database, job: ObjectId, numbers: Sequence[int], session: ClientSession) -> int:
+    now = clock.now()
+    status = {"status": str(MajorStatus.TERMINATED), "minor_status": KILLED_BY_USER}
+    update: Document = {
+        "$set": status | {"last_update": now, "claimable": False, "active": False},
+        "$unset": {"claim": ""},
+        "$push": {"status_history": status | {"update": now}},
+    }
+    waiting = {"job": job, "instanceId": {"$in": list(numbers)}, "status": str(MajorStatus.NEW)}
+    ended = database.instances.update_many(waiting, update, session=session).modified_count
+    counts.change(database, job, {MajorStatus.NEW: -ended, MajorStatus.TERMINATED: ended}, session)
+    return ended
