@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from DmpWorkflow.backend import agent, work_files
+from DmpWorkflow.backend.commands import Commands
 from DmpWorkflow.backend.journal import Journal
 from DmpWorkflow.backend.local import LocalBackend
 from DmpWorkflow.backend.registry import make_backend
@@ -20,7 +21,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "claim": (Client, "claim"),
     "prepare": (work_files, "prepare"),
     "queue": (LocalBackend, "_queue"),
-    "submit": (LocalBackend, "submit"),
+    "command": (Commands, "run"),
     "report": (Client, "report_many"),
 }
 
@@ -46,6 +47,8 @@ def arm(point: str, when: str, number: int) -> None:
 
 if __name__ == "__main__":
     settings = load(Path(sys.argv[1])).settings
+    backend = make_backend(settings.site.hpc_system, settings)
+    POINTS["submit"] = (type(backend), "submit")
     arm(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     with Client(settings.server.url, settings.server.token) as client:
-        agent.run_cycle(settings, client, make_backend(settings.site.hpc_system, settings), agent.Limits(5))
+        agent.run_cycle(settings, client, backend, agent.Limits(5))

@@ -19,7 +19,7 @@ from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
 from tests.served import Served
 
-SECONDS = 60.0
+SECONDS = 120.0
 CONFIGURATION = """\
 [global]
 installation = client
@@ -106,9 +106,9 @@ class Site:
         found: dict[str, int] = self.people.job(job["slug"])["counts"]
         return {status: count for status, count in found.items() if count}
 
-    def wait(self, until: Callable[[], bool]) -> None:
+    def wait(self, until: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Wait for something that other processes do."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.05)

@@ -1,0 +1,41 @@
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent.farm import Site
+from tests.schedulers import systems
+from tests.schedulers.systems import REAL, System
+from tests.served import Served
+
+
+@pytest.fixture(scope="session", params=list(REAL))
+def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    """A batch system that runs."""
+    chosen = REAL[request.param]
+    systems.start(chosen)
+    yield chosen
+    chosen.control("stop")
+
+
+@pytest.fixture
+def folder(system: System) -> Iterator[Path]:
+    """A folder that the submitting user and the jobs can reach, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="dwf-test-"))
+    if system.user:
+        shutil.chown(path, system.user)
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def site(system: System, served: Served, folder: Path) -> Iterator[Site]:
+    """A site with that batch system, whose agent acts as the user who submits."""
+    served.database.instances.delete_many({})  # what other tests left is not ours to run
+    with systems.acting_as(system.user):
+        made = Site(served, folder, system.configuration)
+        yield made
+        made.close()

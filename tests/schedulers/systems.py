@@ -1,0 +1,98 @@
+"""The batch systems that the suite runs on, each with the words that it needs of a site and of a job."""
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from DmpWorkflow.backend.interface import KILLED, KILLED_FOR_MEMORY, REMOVED
+
+HERE = Path(__file__).parent
+START_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class System:
+    """A batch system: lines of [site], and how a test gets a job held, refused or killed by a limit."""
+
+    name: str
+    script: str = ""  # starts and stops it
+    lines: str = ""
+    user: str = ""  # that submits, where root may not
+    hold: str = ""  # BATCH_OVERRIDE_EXTRA of a job that waits until somebody releases it
+    bad_queue: str = "BATCH_OVERRIDE_QUEUE"  # the override that makes it refuse a job ...
+    refusal: str = ""  # ... and a part of its words
+    wall_limit: int = 5  # seconds that a test can wait for
+    limits_cpu: bool = False  # it knows limits of CPU time as well
+    says_of_cancelled: tuple[str, ...] = (REMOVED,)
+    says_of_memory: tuple[str, ...] = (KILLED_FOR_MEMORY,)
+    commands: tuple[str, ...] = ()
+
+    @property
+    def configuration(self) -> str:
+        """The lines of [site]."""
+        return f"HPCsystem = {self.name}\n{self.lines}"
+
+    def control(self, word: str) -> None:
+        """Start or stop it."""
+        if self.script:
+            subprocess.run([HERE / self.script, word], check=True, timeout=START_SECONDS, stdin=subprocess.DEVNULL)
+
+
+LOCAL = System("local", lines="slots = 8")
+SLURM = System(
+    "slurm",
+    script="slurm.sh",
+    hold="--hold",
+    refusal="invalid partition specified: nosuch",
+    wall_limit=60,
+    says_of_memory=(KILLED,),  # without cgroups it is a plain SIGKILL
+    commands=("sbatch", "squeue", "scancel"),
+)
+REAL = {system.name: system for system in (LOCAL, SLURM)}
+
+
+def start(system: System) -> None:
+    """Start it, or leave the test out where that is not possible."""
+    if not system.script:
+        return
+    if os.geteuid() != 0:
+        message = f"starting a real {system.name} needs root"
+        if os.environ.get("DAMPE_REQUIRE_ALL"):
+            pytest.fail(message)
+        pytest.skip(message)
+    if os.environ.get("DAMPE_REQUIRE_ALL"):
+        system.control("install")
+    try:
+        system.control("start")
+    except (subprocess.CalledProcessError, OSError) as error:
+        if os.environ.get("DAMPE_REQUIRE_ALL"):
+            raise
+        pytest.skip(f"{system.name} is not installed (tests/schedulers/{system.script} install): {error}")
+
+
+@contextmanager
+def acting_as(user: str) -> Iterator[None]:
+    """Be another user for a while, and come back."""
+    if not user:
+        yield
+        return
+    entry = pwd.getpwnam(user)
+    home = os.environ.get("HOME", "/")
+    groups = os.getgroups()
+    os.setgroups([entry.pw_gid])
+    os.setresgid(entry.pw_gid, entry.pw_gid, 0)
+    os.setresuid(entry.pw_uid, entry.pw_uid, 0)
+    os.environ["HOME"] = entry.pw_dir
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups(groups)
+        os.environ["HOME"] = home
