@@ -75,6 +75,7 @@ class Signals:
         self._armed = True
         for number in BATCH_SIGNALS:
             signal.signal(number, self._handle)
+        signal.signal(signal.SIGUSR1, lambda *_: None)  # Grid Engine's warning of a suspension
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only signals with a handler wake up
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 

@@ -236,6 +236,7 @@ class SiteSettings:
     hpc_account: str = _key("HPCaccount", "", aliases=("HPCproject",))
     hpc_image: str = _key("HPCimage", "")
     hpc_universe: str = _key("HPCuniverse", "vanilla")
+    hpc_parallel: str = _key("HPCpe", "smp")
     hpc_bin: str = _key("HPCbin", "")
     hpc_timeout: float = _key("HPCtimeout", 60.0, parse=parse_positive_float)
     hpc_hold_seconds: int = _key("HPCholdtime", 3600, parse=parse_optional_duration)

@@ -54,7 +54,17 @@ SLURM = System(
     says_of_memory=(KILLED,),  # without cgroups it is a plain SIGKILL
     commands=("sbatch", "squeue", "scancel"),
 )
-REAL = {system.name: system for system in (LOCAL, SLURM)}
+SGE = System(
+    "sge",
+    script="sge.sh",
+    hold="-h",
+    refusal='requests unknown queue "nosuch"',
+    limits_cpu=True,
+    says_of_cancelled=(KILLED,),  # as anybody's SIGKILL; the agent knows its own
+    says_of_memory=(KILLED_FOR_MEMORY, ""),  # "": the allocation failed, and the script with it
+    commands=("qsub", "qstat", "qdel"),
+)
+REAL = {system.name: system for system in (LOCAL, SLURM, SGE)}
 
 
 def start(system: System) -> None:
