@@ -1,4 +1,4 @@
-"""Runs one cycle of an agent that kills itself at a chosen point: CONFIG POINT before|after CALL-NUMBER."""
+"""Runs one cycle of an agent that kills itself at a chosen point: CONFIG POINT before|after NUMBER [PYTHON]."""
 
 import os
 import signal
@@ -51,4 +51,4 @@ if __name__ == "__main__":
     POINTS["submit"] = (type(backend), "submit")
     arm(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     with Client(settings.server.url, settings.server.token) as client:
-        agent.run_cycle(settings, client, backend, agent.Limits(5))
+        agent.run_cycle(settings, client, backend, agent.Limits(5), "".join(sys.argv[5:]))

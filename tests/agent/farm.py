@@ -20,6 +20,7 @@ from DmpWorkflow.config.loader import load
 from tests.served import Served
 
 SECONDS = 120.0
+ROOT = Path(__file__).parents[2]
 CONFIGURATION = """\
 [global]
 installation = client
@@ -53,7 +54,9 @@ class Site:
         batch: str = "HPCsystem = local\nslots = 4",
         site: str = "local",
         token: str = "",
+        python: str = "",
     ) -> None:
+        self.python = python  # of the worker nodes, if it is not ours
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.ledger = folder / "ledger"
@@ -93,12 +96,25 @@ class Site:
 
     def cycle(self, chunk: int = 100, in_system: int | None = None, pending: int | None = None) -> agent.CycleResult:
         """Run one cycle of the agent."""
-        return agent.run_cycle(self.settings, self.client, self.backend, agent.Limits(chunk, in_system, pending))
+        return agent.run_cycle(
+            self.settings, self.client, self.backend, agent.Limits(chunk, in_system, pending), self.python
+        )
 
     def crash(self, point: str, when: str, number: int) -> bool:
         """Run a cycle that kills itself; False if it never came to that point."""
-        command = [sys.executable, "-m", "tests.agent.crashing_agent", str(self.config), point, when, str(number)]
-        done = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=SECONDS, check=False)
+        command = [
+            self.python or sys.executable,
+            "-m",
+            "tests.agent.crashing_agent",
+            str(self.config),
+            point,
+            when,
+            str(number),
+        ]
+        command += [self.python] if self.python else []
+        done = subprocess.run(
+            command, cwd=self.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=SECONDS, check=False
+        )
         return done.returncode < 0
 
     def counts(self, job: dict[str, Any]) -> dict[str, int]:

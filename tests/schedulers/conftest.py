@@ -8,6 +8,7 @@ import pytest
 from tests.agent.farm import Site
 from tests.schedulers import systems
 from tests.schedulers.systems import REAL, System
+from tests.schedulers.worker_python import make_worker_python
 from tests.served import Served
 
 
@@ -35,7 +36,8 @@ def folder(system: System) -> Iterator[Path]:
 def site(system: System, served: Served, folder: Path) -> Iterator[Site]:
     """A site with that batch system, whose agent acts as the user who submits."""
     served.database.instances.delete_many({})  # what other tests left is not ours to run
+    python = make_worker_python(folder) if system.user else ""
     with systems.acting_as(system.user):
-        made = Site(served, folder, system.configuration)
+        made = Site(served, folder, system.configuration, python=python)
         yield made
         made.close()

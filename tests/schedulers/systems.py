@@ -25,7 +25,7 @@ class System:
     lines: str = ""
     user: str = ""  # that submits, where root may not
     hold: str = ""  # BATCH_OVERRIDE_EXTRA of a job that waits until somebody releases it
-    bad_queue: str = "BATCH_OVERRIDE_QUEUE"  # the override that makes it refuse a job ...
+    bad: tuple[str, str] = ("BATCH_OVERRIDE_QUEUE", "nosuch")  # the override that makes it refuse a job ...
     refusal: str = ""  # ... and a part of its words
     wall_limit: int = 5  # seconds that a test can wait for
     limits_cpu: bool = False  # it knows limits of CPU time as well
@@ -64,7 +64,18 @@ SGE = System(
     says_of_memory=(KILLED_FOR_MEMORY, ""),  # "": the allocation failed, and the script with it
     commands=("qsub", "qstat", "qdel"),
 )
-REAL = {system.name: system for system in (LOCAL, SLURM, SGE)}
+CONDOR = System(
+    "condor",
+    script="condor.sh",
+    lines="HPCbin = /var/tmp/dwf-condor/bin",
+    user="dwf-test",
+    hold="-append hold=true",
+    bad=("BATCH_OVERRIDE_REQUIREMENTS", "(("),
+    refusal="ERROR",
+    limits_cpu=True,
+    commands=("condor_submit", "condor_q", "condor_rm"),
+)
+REAL = {system.name: system for system in (LOCAL, SLURM, SGE, CONDOR)}
 
 
 def start(system: System) -> None:
