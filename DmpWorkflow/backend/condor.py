@@ -43,14 +43,11 @@ STATES: Mapping[int, MajorStatus | None] = {
     7: MajorStatus.SUSPENDED,
     8: MajorStatus.SUBMITTED,  # being materialised
 }
-HELD, REMOVED_STATUS, COMPLETED = 5, 3, 4
+IDLE, COMPLETED, HELD = 1, 4, 5
 ATTRIBUTES = (
     "ClusterId,ProcId,DwfName,JobStatus,HoldReason,HoldReasonCode,RemoveReason,ExitCode,ExitBySignal,ExitSignal,"
-    "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW"
+    "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW,LastJobStatus,DwfMemoryKb"
 )
-# Why a job removes itself, as its RemoveReason will say.
-TIME, MEMORY, NODE = "DmpWorkflow: time limit", "DmpWorkflow: memory limit", "DmpWorkflow: node lost"
-REASONS = {TIME: KILLED_FOR_TIME, MEMORY: KILLED_FOR_MEMORY, NODE: NODE_LOST}
 OURS = "DwfName =!= undefined"
 MOST_SCANNED = "200000"  # records of the history, the youngest first
 
@@ -104,10 +101,10 @@ class CondorBackend(CommandBackend):
             "requirements": needs.requirements,
             "accounting_group": needs.account,
             "+JobFlavour": f'"{needs.queue}"' if needs.queue else "",
-            "periodic_remove": " || ".join(f"({test})" for test in _limits(needs).values()),
-            "periodic_remove_reason": _reason(_limits(needs)),
+            "periodic_remove": _limits(needs),
             "notification": "never",
             "job_max_vacate_time": "30",
+            "+DwfMemoryKb": str(math.ceil(needs.memory_mb * 1024)) if needs.memory_mb else "",
             "batch_name": "$(Name)",
             "+DwfName": '"$(Name)"',
         }
@@ -135,7 +132,7 @@ class CondorBackend(CommandBackend):
             "condor_history", *self._schedd, "-json", "-attributes", ATTRIBUTES, "-scanlimit", MOST_SCANNED,
             "-constraint", wanted,
         )  # fmt: skip
-        endings = (_ending(ad) for ad in _ads(output))
+        endings = (_ending(ad) for ad in reversed(_ads(output)))  # so that the youngest of one name counts
         return {ending.key: ending for ending in endings if ending and ending.key in jobs}
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
@@ -154,24 +151,33 @@ def _environment() -> str:
     return f'"{" ".join(f"{name}={value}" for name, value in values.items())}"'
 
 
-def _limits(needs: BatchNeeds) -> dict[str, str]:
-    """Return for each reason the expression that removes a job; UNDEFINED counts as False."""
-    tests = {NODE: "JobStatus == 1 && NumJobStarts >= 1"}  # it was started, and the payload runs once per attempt
+def _limits(needs: BatchNeeds) -> str:
+    """Return the expression that removes a job; UNDEFINED counts as False. ``_removal`` tells what it was.
+
+    HTCondor starts a job again whose node is lost; here a payload runs once per attempt.
+    """
+    tests = ["JobStatus == 1 && NumJobStarts >= 1"]
     if needs.wall_seconds:
-        tests[TIME] = f"JobStatus == 2 && time() - JobCurrentStartDate > {needs.wall_seconds}"
+        tests.append(f"JobStatus == 2 && time() - JobCurrentStartDate > {needs.wall_seconds}")
     if needs.cpu_seconds:
-        spent = f"RemoteUserCpu + RemoteSysCpu > {needs.cpu_seconds}"
-        tests[TIME] = f"({tests[TIME]}) || ({spent})" if TIME in tests else spent
+        tests.append(f"RemoteUserCpu + RemoteSysCpu > {needs.cpu_seconds}")
     if needs.memory_mb:
-        tests[MEMORY] = f"JobStatus == 2 && ResidentSetSize > {math.ceil(needs.memory_mb * 1024)}"
-    return {reason: f"({test}) =?= True" for reason, test in tests.items()}
+        tests.append("JobStatus == 2 && ResidentSetSize > DwfMemoryKb")
+    return " || ".join(f"(({test}) =?= True)" for test in tests)
 
 
-def _reason(tests: Mapping[str, str]) -> str:
-    text = '"DmpWorkflow"'
-    for reason, test in tests.items():
-        text = f'ifThenElse({test}, "{reason}", {text})'
-    return text
+def _removal(ad: Mapping[str, Any]) -> str:
+    """Say what removed a job."""
+    reason = str(ad.get("RemoveReason", "")).upper()
+    if "SYSTEM_PERIODIC" in reason:
+        return KILLED
+    if "PERIODICREMOVE" not in reason:
+        return REMOVED
+    if ad.get("LastJobStatus") == IDLE:
+        return NODE_LOST
+    memory, limit = ad.get("ResidentSetSize_RAW"), ad.get("DwfMemoryKb")
+    over = isinstance(memory, int | float) and isinstance(limit, int | float) and memory > limit
+    return KILLED_FOR_MEMORY if over else KILLED_FOR_TIME
 
 
 def _ads(output: Output) -> list[dict[str, Any]]:
@@ -218,10 +224,7 @@ def _ending(ad: Mapping[str, Any]) -> Ending | None:
     if key is None:
         return None
     if ad.get("JobStatus") != COMPLETED:  # only then the exit codes mean something
-        reason = str(ad.get("RemoveReason", ""))
-        minor = next((minor for text, minor in REASONS.items() if text in reason), "")
-        minor = minor or (KILLED if "PERIODIC_REMOVE" in reason.upper() else REMOVED)
-        ending = Ending(key, minor_status=minor, detail=f"HTCondor says: {reason or 'removed'}")
+        ending = Ending(key, minor_status=_removal(ad), detail=f"HTCondor says: {ad.get('RemoveReason', 'removed')}")
     elif ad.get("ExitBySignal"):
         ending = Ending(key, signal=ad.get("ExitSignal"), minor_status=KILLED)
     else:

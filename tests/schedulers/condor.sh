@@ -165,6 +165,8 @@ start() {
         ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || fail "port $port is in use"
         CONDOR_CONFIG=$config setsid $home/sbin/condor_master -f </dev/null >$home/master.out 2>&1 &
         echo $! > $base/master.pid
+    elif ! answers; then
+        CONDOR_CONFIG=$config $home/sbin/condor_on -schedd >/dev/null
     fi
     local deadline=$((SECONDS + 60))
     until answers; do
@@ -184,10 +186,19 @@ stop() {
     fail "condor_master ($pid) does not end"
 }
 
+stop_schedd() { # jobs go on, and it finds them again
+    CONDOR_CONFIG=$config $home/sbin/condor_off -fast -schedd >/dev/null
+    for _ in $(seq 300); do
+        answers || return 0
+        sleep 0.1
+    done
+    fail "the schedd does not end"
+}
+
 case ${1:-} in
     install) mkdir -p $base && install_packages ;;
     start) start ;;
-    stop-controller) stop ;;
+    stop-controller) stop_schedd ;;
     stop) stop ;;
     *) fail "usage: condor.sh install|start|stop-controller|stop" ;;
 esac
