@@ -145,7 +145,7 @@ class SlurmBackend(CommandBackend):
 
     def _accounted(self, jobs: Mapping[AttemptKey, str]) -> dict[AttemptKey, Ending]:
         fields = "JobID,JobName,State,ExitCode,TotalCPU,MaxRSS,ReqMem"
-        ids = [batch_id for batch_id in jobs.values() if batch_id]
+        ids = [batch_id for batch_id in jobs.values() if batch_id[:1].isdigit()]
         since = ["-j", ",".join(ids)] if len(ids) == len(jobs) <= MOST_IDS else ["-u", self.user, "-S", "now-2days"]
         output = self.commands.run("sacct", "-n", "-P", "-o", fields, *since)
         if output.code and "accounting storage is disabled" in output.message.lower():

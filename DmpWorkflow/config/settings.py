@@ -17,6 +17,7 @@ from DmpWorkflow.utils.units import parse_clock, parse_memory
 INSTALLATIONS = ("client", "server")
 AUTH_MODES = ("required", "off")
 HPC_SYSTEMS = ("condor", "lsf", "sge", "pbs", "slurm", "local")
+MEMORY_UNITS = ("KB", "MB", "GB")  # in which an LSF takes limits of memory
 BACKEND_GROUP = "DmpWorkflow.backends"  # entry points of other packages: name = package.module:Class
 
 TRUE_WORDS = ("true", "yes", "on", "1")
@@ -237,6 +238,7 @@ class SiteSettings:
     hpc_image: str = _key("HPCimage", "")
     hpc_universe: str = _key("HPCuniverse", "vanilla")
     hpc_parallel: str = _key("HPCpe", "smp")
+    hpc_memory_unit: str = _key("HPCmemunit", "KB", choices=MEMORY_UNITS)
     hpc_bin: str = _key("HPCbin", "")
     hpc_timeout: float = _key("HPCtimeout", 60.0, parse=parse_positive_float)
     hpc_hold_seconds: int = _key("HPCholdtime", 3600, parse=parse_optional_duration)
