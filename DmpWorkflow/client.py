@@ -209,6 +209,11 @@ class Client:
         number: int = self._call("GET", "/newjobs/", params=query)["jobs"]
         return number
 
+    def watched(self, site: str) -> list[Json]:
+        """Return the running instances of a site with their limits (t_id, inst_id, max_cpu, max_mem ...)."""
+        found: list[Json] = self._call("GET", "/watchdog/", params={"site": site})["jobs"]
+        return found
+
     def report(self, arguments: Mapping[str, Any]) -> Json:
         """Send one report (t_id, inst_id, major_status ...)."""
         return self._call("POST", "/jobstatus/", json={"args": dict(arguments)})

@@ -13,7 +13,7 @@ from typing import Any
 
 import DmpWorkflow
 from DmpWorkflow.backend import agent_reports, work_files
-from DmpWorkflow.backend.interface import AttemptKey, Backend, BatchJob, Submission, Submitted
+from DmpWorkflow.backend.interface import PROBE_ATTEMPT, AttemptKey, Backend, BatchJob, Submission, Submitted
 from DmpWorkflow.backend.journal import Held, Journal, agent_folder, opened
 from DmpWorkflow.backend.outbox import outboxes
 from DmpWorkflow.backend.reporter import Sender
@@ -128,7 +128,7 @@ class Cycle:
         """Do all of it, in an order in which each step may fail or be the last."""
         self._deliver_kept_reports()
         try:
-            jobs = dict(self.backend.query())
+            jobs = {key: job for key, job in self.backend.query().items() if key.attempt != PROBE_ATTEMPT}
         except Unavailable as error:
             self._beat([], str(error))
             raise

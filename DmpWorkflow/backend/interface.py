@@ -16,6 +16,9 @@ from DmpWorkflow.core.lifecycle import MajorStatus
 NAME = re.compile(r"dwf-(?P<job>[0-9a-f]{24})-(?P<instance>\d+)-(?P<attempt>\d+)")
 
 
+PROBE_ATTEMPT = 0  # of a job that only tests the site; those of instances count from 1
+
+
 @dataclass(frozen=True, order=True)
 class AttemptKey:
     """One attempt of one instance."""

@@ -31,6 +31,7 @@ class System:
     limits_cpu: bool = False  # it knows limits of CPU time as well
     says_of_cancelled: tuple[str, ...] = (REMOVED,)
     says_of_memory: tuple[str, ...] = (KILLED_FOR_MEMORY,)
+    measures: bool = False  # it tells CPU time and memory of running jobs
     commands: tuple[str, ...] = ()
 
     @property
@@ -52,6 +53,7 @@ SLURM = System(
     refusal="invalid partition specified: nosuch",
     wall_limit=60,
     says_of_memory=(KILLED,),  # without cgroups it is a plain SIGKILL
+    measures=True,
     commands=("sbatch", "squeue", "scancel"),
 )
 SGE = System(
@@ -73,6 +75,7 @@ CONDOR = System(
     bad=("BATCH_OVERRIDE_REQUIREMENTS", "(("),
     refusal="ERROR",
     limits_cpu=True,
+    measures=True,
     commands=("condor_submit", "condor_q", "condor_rm"),
 )
 REAL = {system.name: system for system in (LOCAL, SLURM, SGE, CONDOR)}

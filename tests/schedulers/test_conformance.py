@@ -1,8 +1,10 @@
 """What every backend must do, through the real agent, a real server and the real batch system."""
 
+import contextlib
 import os
 import re
 import signal
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from DmpWorkflow.backend import journal
+from DmpWorkflow.backend import journal, outside_watchdog, site_check
 from DmpWorkflow.backend.command_backend import CommandBackend
 from DmpWorkflow.backend.commands import Commands, Output
 from DmpWorkflow.backend.interface import KILLED_FOR_TIME, AttemptKey, BatchJob, Submission
@@ -308,3 +310,39 @@ def test_limits_and_overrides_reach_the_system(site: Site, system: System, calls
     cycle_until(site, job, {"Done": 1})
     words = " ".join(word for call in calls if call[0] == system.commands[0] for word in call)
     assert "500" in words or system.name == "condor", words
+
+
+def test_a_site_check_goes_through_the_whole_chain(site: Site, system: System) -> None:
+    python = site.python or sys.executable
+    findings = list(site_check.check(site.settings, site.client, python, 60))
+    assert [finding.problem for finding in findings] == [""] * len(findings)
+    assert [finding.name for finding in findings] == [
+        "server", "token", "work folder", "batch system", "queue", "probe job", "payload runner", "EXEC_DIR_ROOT",
+        "server from there",
+    ]  # fmt: skip
+    assert "back after" in findings[5].told
+    assert site.cycle().cancelled == 0
+
+
+def test_the_watchdog_from_outside_stops_what_cannot_report(site: Site, system: System, folder: Path) -> None:
+    if not system.measures:
+        pytest.skip("its queue tells no figures of running jobs")
+    gate = folder / "gate"
+    job = site.submit(1, script=f"while ! [ -e {gate} ]; do sleep 0.1; done; {EAT}")
+    site.cycle()
+    started(site, job, 1)
+    (runner,) = runners(site)
+    runner.suspend()
+    gate.touch()
+    tight = replace(site.settings, watchdog=replace(site.settings.watchdog, ratio_mem=0.05))  # of 4000 MB
+    stopped: list[outside_watchdog.Stopped] = []
+
+    def looked() -> bool:
+        stopped.extend(outside_watchdog.look(tight, site.client, site.backend).stopped)
+        return bool(stopped)
+
+    site.wait(looked)
+    assert ended(site, job) == ("Terminated", "ExceedingMemory")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        runner.resume()
+    site.wait(lambda: site.cycle().in_system == 0)

@@ -27,7 +27,16 @@ job = _group(
     jobs.kill,
 )
 instance = _group("instance", "Change single instances.", jobs.roll_back, jobs.update)
-site = _group("site", "What a site needs.", sites.configure, sites.fetch, sites.heartbeat)
+site = _group(
+    "site",
+    "What a site needs.",
+    sites.configure,
+    sites.check,
+    sites.fetch,
+    sites.update_alive,
+    sites.watchdog,
+    sites.heartbeat,
+)
 token = _group("token", "Credentials.", server.create_token, server.list_tokens, server.revoke_token)
 dampe_server = _group("server", "Run a server and look after it.", server.run, server.init, server.check, token)
 dampe = _group(
@@ -48,6 +57,8 @@ dampe_jobs = _group(
 configure = sites.configure
 fetch_new_jobs = sites.fetch
 heartbeat = sites.heartbeat
+run_watchdog = sites.watchdog
+update_alive_jobs = sites.update_alive
 new_job = jobs.create
 new_job_instance = jobs.add
 rollback_job_instance = jobs.roll_back

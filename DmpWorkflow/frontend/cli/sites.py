@@ -1,20 +1,23 @@
 """Commands of a site."""
 
 import socket
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
 import DmpWorkflow
-from DmpWorkflow.backend import agent
+from DmpWorkflow.backend import agent, outside_watchdog, site_check
+from DmpWorkflow.backend.interface import Backend
 from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.install import install
 from DmpWorkflow.config.loader import describe, load
 from DmpWorkflow.config.settings import Settings
+from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.frontend.cli.common import Context, command
-from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput
+from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput, Unavailable
 
 USER_FILE = Path("~/.config/dampe/settings.cfg")
 ACTIVE = ("Submitted", "Running", "Suspended", "Unknown")
@@ -66,11 +69,17 @@ def _of_site(site: str | None) -> str:
 @click.option("-d", "--dry", is_flag=True, help="Only say what would be done: claim and submit nothing.")
 @click.option("-l", "--local", is_flag=True, help="Run on this machine, whatever HPCsystem says.")
 @click.option("-p", "--pythonbin", default="", help="Python for the payload runner; default: this one.")
-@click.option("-c", "--chunk", type=click.IntRange(1), default=100, show_default=True, help="Take at most so many.")
-@click.option("-m", "--maxJobs", "most", type=click.IntRange(0), help="Have at most so many in the batch system.")
+@click.option("-c", "--chunk", type=click.IntRange(1), help="Take at most so many; default: HPCchunk.")
+@click.option(
+    "-m", "--maxJobs", "most", type=click.IntRange(0), help="Have at most so many jobs; default: HPCmaxjobs."
+)
 @click.option("-u", "--user", default="", help="Accepted for old scripts; jobs are found by their names.")
 @click.option(
-    "-s", "--skipDBcheck", "skip", is_flag=True, help="Accepted for old scripts; the batch system is asked."
+    "-s",
+    "--skipDBcheck",
+    "skip",
+    is_flag=True,
+    help="Do not count by the server where the batch system is silent (-d).",
 )
 @click.option("--loop", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Go on, with pauses.")
 def fetch(
@@ -78,7 +87,7 @@ def fetch(
     dry: bool,
     local: bool,
     pythonbin: str,
-    chunk: int,
+    chunk: int | None,
     most: int | None,
     user: str,
     skip: bool,
@@ -89,9 +98,9 @@ def fetch(
     if local:
         settings = replace(settings, site=replace(settings.site, hpc_system="local"))
     backend = make_backend(settings.site.hpc_system, settings)
-    limits = agent.Limits(chunk, most)
+    limits = agent.Limits.of_site(settings.site, chunk, most)
     if dry:
-        return _dry_run(context, limits)
+        return _dry_run(context, limits, backend, skip)
     if loop is not None:
         return agent.run_loop(settings, context.client(), backend, limits, loop, pythonbin)
     result = agent.run_cycle(settings, context.client(), backend, limits, pythonbin)
@@ -102,17 +111,71 @@ def fetch(
     return None
 
 
-def _dry_run(context: Context, limits: agent.Limits) -> None:
+def _dry_run(context: Context, limits: agent.Limits, backend: Backend, skip: bool) -> None:
     """Say what a cycle would take; nothing is claimed, since a claim is a promise."""
     site = context.settings.site
     with context.client() as client:
-        waiting, active = client.waiting(site.name), client.waiting(site.name, ACTIVE)
-    room = limits.chunk if limits.in_system is None else max(0, min(limits.chunk, limits.in_system - active))
+        waiting = client.waiting(site.name)
+        try:
+            jobs = backend.query().values()
+            active, pending = len(jobs), sum(job.status is MajorStatus.SUBMITTED for job in jobs)
+        except Unavailable as error:
+            if skip:
+                raise
+            click.echo(f"warning: {error}; counted by the server", err=True)
+            active, pending = client.waiting(site.name, ACTIVE), client.waiting(site.name, ["Submitted"])
+    room = limits.room(active, pending)
     context.say(f"{waiting} instances are New for {site.name}, {active} are in the system")
     context.say(
         f"would claim at most {min(room, waiting)} and hand them to {site.hpc_system}, work in {site.workdir}"
     )
-    context.give({"new": waiting, "in_system": active, "would_claim": min(room, waiting)})
+    context.give({"new": waiting, "in_system": active, "pending": pending, "would_claim": min(room, waiting)})
+
+
+@command("update", epilog="Example: dampe-cli-update-alive-jobs")
+def update_alive(context: Context) -> None:
+    """Reconcile once with the batch system: deliver, adopt, cancel, conclude what vanished; take nothing new."""
+    settings = context.settings
+    backend = make_backend(settings.site.hpc_system, settings)
+    result = agent.run_cycle(settings, context.client(), backend, agent.Limits(chunk=0))
+    context.say(agent.summary(result))
+    context.give(asdict(result))
+
+
+@command("watchdog", epilog="Example: dampe-cli-run-watchdog")
+def watchdog(context: Context) -> None:
+    """Stop running jobs that the batch system sees over their limits, for payloads that cannot report."""
+    settings = context.settings
+    with context.client() as client:
+        seen = outside_watchdog.look(settings, client, make_backend(settings.site.hpc_system, settings))
+    for stopped in seen.stopped:
+        context.say(f"{stopped.key.name}: {stopped.minor_status}: {stopped.told}")
+    context.say(f"{seen.running} running, {seen.measured} with figures, {len(seen.stopped)} stopped")
+    context.give(asdict(seen))
+
+
+@command("check", epilog="Example: dampe site check --config site_A.cfg")
+@click.option("-p", "--pythonbin", default=sys.executable, help="Python for the payload runner; default: this one.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds for the probe job.",
+)
+def check(context: Context, pythonbin: str, wait: float) -> None:
+    """Test the whole chain of this site: server, token, work folder, batch commands, and a job on a worker node."""
+    settings = context.settings
+    context.say("ok       configuration: it is valid")
+    findings = []
+    with Client(settings.server.url, settings.server.token, settings.server.ca_file, tries=1) as client:
+        for finding in site_check.check(settings, client, pythonbin, wait):
+            findings.append(finding)
+            word, text = ("PROBLEM", finding.problem) if finding.problem else ("ok", finding.told)
+            context.say(f"{word:<8} {finding.name}: {text}")
+    context.give([asdict(finding) for finding in findings])
+    if any(finding.problem for finding in findings):
+        sys.exit(1)
 
 
 @command("heartbeat", epilog="Example: dampe-cli-heartbeat")
