@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,15 @@ workdir = /data/run
 
 @dataclass
 class Served:
-    """A server of the test's own, with a token of every role (the site's one is for "local")."""
+    """A server of the test's own, with a token of every role (the site's one is for "local").
+
+    ``launch`` starts its process again, once that was ended.
+    """
 
     url: str
     database: Database
     settings_path: Path
+    launch: "Callable[[], subprocess.Popen[bytes]]"
     process: "subprocess.Popen[bytes]"
     admin_token: str = ""
     submit_token: str = ""
@@ -63,23 +67,27 @@ def serve(mongod: EmbeddedMongod, folder: Path, auth: str = "required") -> Itera
     database = Database(mongod.uri, name)
     database.prepare()
     command = ["gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--worker-class", "gthread"]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--threads", "8", "DmpWorkflow.frontend.wsgi:app"],
-            env=os.environ | {"DAMPE_CONFIG": str(settings_path)},
-            stdout=log,
-            stderr=log,
-        )
+
+    def launch() -> "subprocess.Popen[bytes]":
+        with (folder / "server.log").open("ab") as log:
+            started = subprocess.Popen(
+                [sys.executable, "-m", *command, "--threads", "8", "DmpWorkflow.frontend.wsgi:app"],
+                env=os.environ | {"DAMPE_CONFIG": str(settings_path)},
+                stdout=log,
+                stderr=log,
+            )
+        _wait_until_healthy(url, started, folder / "server.log")
+        return started
+
+    served = Served(url, database, settings_path, launch, launch())
     try:
-        _wait_until_healthy(url, process, folder / "server.log")
-        served = Served(url, database, settings_path, process)
         for role in ("admin", "submit", "read"):
             setattr(served, f"{role}_token", credentials.create(database, role, role)[0])
         served.site_token = credentials.create(database, "site", "site", "local")[0]
         yield served
     finally:
-        process.terminate()
-        process.wait(30)
+        served.process.terminate()
+        served.process.wait(30)
         database.client.drop_database(name)
         database.close()
 

@@ -296,8 +296,8 @@ class Cycle:
     def _submit(self, work: Json, jobs: Mapping[AttemptKey, BatchJob]) -> None:
         """Submit what is not in the batch system yet, note it, and report it."""
         known = self._already_submitted(work["instances"], jobs)
-        submissions, refused = self._prepare(work, known)
-        results = [*known.values(), *self.backend.submit(submissions)] if submissions else list(known.values())
+        submissions, refused, later = self._prepare(work, known)
+        results = [*known.values(), *later, *(self.backend.submit(submissions) if submissions else ())]
         accepted = [result for result in results if result.batch_id]
         folders = {submission.key: str(submission.folder) for submission in submissions}
         for result in accepted:
@@ -331,8 +331,11 @@ class Cycle:
             key: Submitted(key, key.name) for key in keys if key in reported | ended.keys() - known.keys()
         }
 
-    def _prepare(self, work: Json, known: Mapping[AttemptKey, Submitted]) -> tuple[list[Submission], list[Json]]:
-        submissions, refused = [], []
+    def _prepare(
+        self, work: Json, known: Mapping[AttemptKey, Submitted]
+    ) -> tuple[list[Submission], list[Json], list[Submitted]]:
+        """Write work folders; return what to submit, reports of what cannot be, and what must wait for a disk."""
+        submissions, refused, later = [], [], []
         for instance in work["instances"]:
             if (key := _key(instance)) in known:
                 continue
@@ -341,13 +344,16 @@ class Cycle:
                 submission, warnings = work_files.prepare(
                     definition, instance, self.settings, self.backend, self.python
                 )
+            except Unavailable as error:
+                later.append(Submitted(key, later=str(error)))
+                continue
             except DmpWorkflowError as error:
                 refused.append(agent_reports.refused(key, str(error)))
                 continue
             submissions.append(submission)
             for warning in warnings:
                 log.warning("%s: %s", key.name, warning)
-        return submissions, refused
+        return submissions, refused, later
 
     def _report(self, reports: Sequence[Json]) -> None:
         """Report in bulk; what the server does not want to run any more is cancelled by the next cycle's answers."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from DmpWorkflow.backend.interface import AttemptKey
-from DmpWorkflow.utils.errors import Conflict
+from DmpWorkflow.utils.errors import Conflict, Unavailable
 from DmpWorkflow.utils.files import write_private
 
 
@@ -64,7 +64,10 @@ class Journal:
             "claim": asdict(self.claim) if self.claim else None,
             "held": [asdict(held) for held in self.held.values()],
         }
-        write_private(self.folder / "journal.json", json.dumps(content).encode())
+        try:
+            write_private(self.folder / "journal.json", json.dumps(content).encode())
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
 
 
 def agent_folder(workdir: Path, site: str, agent: str = "") -> Path:
@@ -75,13 +78,21 @@ def agent_folder(workdir: Path, site: str, agent: str = "") -> Path:
 @contextmanager
 def opened(folder: Path) -> Iterator[Journal]:
     """Open the journal in ``folder`` for one cycle; raises Conflict while another agent has it open."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("ab") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("ab")
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(f"another agent is at work in {folder}: this cycle is left to it") from None
         yield _read(folder)
+
+
+def _unusable(folder: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"the journal in {folder} cannot be written: {error.strerror}: check [site] workdir")
 
 
 def _read(folder: Path) -> Journal:
@@ -99,5 +110,8 @@ def _read(folder: Path) -> Journal:
 def _identity(path: Path) -> str:
     """Return the agent's name, which outlives its process."""
     if not path.exists():
-        write_private(path, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}".encode())
+        try:
+            write_private(path, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}".encode())
+        except OSError as error:
+            raise _unusable(path.parent, error) from error
     return path.read_text()

@@ -54,8 +54,8 @@ SIGNAL_BASE = 256  # of a job that a signal ended; a shell's own 128 + N stays a
 UNITS = {"b": 1 / 1024**2, "kb": 1 / 1024, "mb": 1.0, "gb": 1024.0, "tb": 1024.0**2}
 WANTED = re.compile(
     r"Job Id: (?P<id>\S+)"
-    r"|    (?P<key>Job_Name|Job_Owner|job_state|comment|Exit_status|substate|resources_used\.(?:cput|mem|walltime)"
-    r"|Resource_List\.cput|array) = (?P<value>.*)"
+    r"|    (?P<key>Job_Name|Job_Owner|job_state|comment|Hold_Types|Exit_status|substate"
+    r"|resources_used\.(?:cput|mem|walltime)|Resource_List\.cput|array) = (?P<value>.*)"
 )
 
 
@@ -172,7 +172,8 @@ def _job(record: Mapping[str, str]) -> BatchJob | None:
     key, word = _member(record), record.get("job_state", "")
     if key is None or (word in STATES and STATES[word] is None):
         return None
-    status, comment = STATES.get(word), record.get("comment", "")
+    status = STATES.get(word)
+    comment = record.get("comment") or (f"Hold_Types = {record.get('Hold_Types', '?')}" if word == "H" else "")
     held = word == "H" or (word == "Q" and comment.startswith(NEVER))
     return found_job(
         key.name,

@@ -4,6 +4,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from lxml import etree
@@ -26,6 +27,7 @@ from DmpWorkflow.core.lifecycle import MajorStatus
 
 WORDS = ElementWords(plain_id="$JOB_ID", element_id="$JOB_ID.$SGE_TASK_ID", index="SGE_TASK_ID")
 SUBMITTED = re.compile(r"(?P<id>\d+)(?:\.(?P<first>\d+)-\d+:\d+)?")
+USAGE = re.compile(r"usage\s+(?P<task>\d+):\s+cpu=(?P<cpu>[\d:]+)")
 STATE = re.compile(r"[dEhqrRsSNtTwzPm]+")  # qstat(1): d(eletion) E(rror) h(old) q(ueued) r(unning) R(estarted) ...
 TIME_KILL = 37  # "qmaster enforced h_rt, h_cpu, or h_vmem limit"
 ASSUMEDLY_AFTER_JOB = 100  # it was killed by a signal: by qdel, by a limit, or by somebody
@@ -100,6 +102,25 @@ class SgeBackend(CommandBackend):
                 elif label.startswith("error reason"):
                     reasons.setdefault(number, value.strip())
         return {job.key: reasons.get(job.batch_id.partition(".")[0], job.detail) for job in jobs}
+
+    def measure(self, jobs: Sequence[BatchJob]) -> Mapping[AttemptKey, BatchJob]:
+        """Ask for CPU times; of memory, only the virtual one is told, which means little."""
+        measured = {job.key: job for job in jobs}
+        by_id = {job.batch_id: job for job in jobs}
+        for part in in_parts(sorted({job.batch_id.partition(".")[0] for job in jobs})):
+            output = self.commands.run("qstat", "-j", ",".join(part))
+            number = ""
+            for line in output.out.splitlines():
+                number = line.split()[1] if line.startswith("job_number:") else number
+                usage = USAGE.match(line)
+                job = by_id.get(f"{number}.{usage['task']}", by_id.get(number)) if usage else None
+                if usage and job:
+                    clock = [int(field) for field in usage["cpu"].split(":")]
+                    seconds = sum(
+                        field * unit for field, unit in zip(reversed(clock), (1, 60, 3600, 86400), strict=False)
+                    )
+                    measured[job.key] = replace(job, cpu_seconds=float(seconds))
+        return measured
 
     def endings(self, jobs: Mapping[AttemptKey, str]) -> Mapping[AttemptKey, Ending]:
         """Read the accounting of all our jobs, since it can be asked for one number or one pattern only."""

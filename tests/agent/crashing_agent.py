@@ -49,6 +49,7 @@ if __name__ == "__main__":
     settings = load(Path(sys.argv[1])).settings
     backend = make_backend(settings.site.hpc_system, settings)
     POINTS["submit"] = (type(backend), "submit")
-    arm(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    if sys.argv[2] != "nowhere":
+        arm(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     with Client(settings.server.url, settings.server.token) as client:
         agent.run_cycle(settings, client, backend, agent.Limits(5), "".join(sys.argv[5:]))

@@ -102,20 +102,13 @@ class Site:
 
     def crash(self, point: str, when: str, number: int) -> bool:
         """Run a cycle that kills itself; False if it never came to that point."""
-        command = [
-            self.python or sys.executable,
-            "-m",
-            "tests.agent.crashing_agent",
-            str(self.config),
-            point,
-            when,
-            str(number),
-        ]
-        command += [self.python] if self.python else []
-        done = subprocess.run(
-            command, cwd=self.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=SECONDS, check=False
-        )
-        return done.returncode < 0
+        return self.start_agent(point, when, number).wait(SECONDS) < 0
+
+    def start_agent(self, point: str = "nowhere", when: str = "", number: int = 0) -> "subprocess.Popen[bytes]":
+        """Start a cycle as a process of its own; by default it does not kill itself."""
+        command = [self.python or sys.executable, "-m", "tests.agent.crashing_agent", str(self.config), point, when]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.Popen([*command, str(number), self.python], cwd=self.folder, env=environment)
 
     def counts(self, job: dict[str, Any]) -> dict[str, int]:
         """Return the statuses that a job's instances have."""

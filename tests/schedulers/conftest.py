@@ -7,15 +7,15 @@ import pytest
 
 from tests.agent.farm import Site
 from tests.schedulers import systems
-from tests.schedulers.systems import REAL, System
+from tests.schedulers.systems import SYSTEMS, System
 from tests.schedulers.worker_python import make_worker_python
 from tests.served import Served
 
 
-@pytest.fixture(scope="session", params=list(REAL))
+@pytest.fixture(scope="session", params=list(SYSTEMS))
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
     """A batch system that runs."""
-    chosen = REAL[request.param]
+    chosen = SYSTEMS[request.param]
     systems.start(chosen)
     yield chosen
     chosen.control("stop")

@@ -2,7 +2,11 @@
 
 import os
 import pwd
+import shutil
 import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +18,7 @@ from DmpWorkflow.backend.interface import KILLED, KILLED_FOR_MEMORY, REMOVED
 
 HERE = Path(__file__).parent
 START_SECONDS = 300
+SERVERS: dict[str, "subprocess.Popen[bytes]"] = {}
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class System:
     name: str
     script: str = ""  # starts and stops it
     lines: str = ""
+    standin: Path | None = None  # where the state of a stand-in is
     user: str = ""  # that submits, where root may not
     hold: str = ""  # BATCH_OVERRIDE_EXTRA of a job that waits until somebody releases it
     bad: tuple[str, str] = ("BATCH_OVERRIDE_QUEUE", "nosuch")  # the override that makes it refuse a job ...
@@ -31,8 +37,10 @@ class System:
     limits_cpu: bool = False  # it knows limits of CPU time as well
     says_of_cancelled: tuple[str, ...] = (REMOVED,)
     says_of_memory: tuple[str, ...] = (KILLED_FOR_MEMORY,)
+    says_of_killed: tuple[int | None, ...] = (9, 137)  # signal or exit code of a job that kills itself
     measures: bool = False  # it tells CPU time and memory of running jobs
-    commands: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()  # the first one submits
+    translated: tuple[str, ...] = ()  # how 500 MB and 02:30 of CPU time reach it
 
     @property
     def configuration(self) -> str:
@@ -41,7 +49,9 @@ class System:
 
     def control(self, word: str) -> None:
         """Start or stop it."""
-        if self.script:
+        if self.standin:
+            _control_standin(self.standin, self.name, self.commands, word)
+        elif self.script:
             subprocess.run([HERE / self.script, word], check=True, timeout=START_SECONDS, stdin=subprocess.DEVNULL)
 
 
@@ -55,6 +65,7 @@ SLURM = System(
     says_of_memory=(KILLED,),  # without cgroups it is a plain SIGKILL
     measures=True,
     commands=("sbatch", "squeue", "scancel"),
+    translated=("--mem=500M", "--time=150"),
 )
 SGE = System(
     "sge",
@@ -65,6 +76,7 @@ SGE = System(
     says_of_cancelled=(KILLED,),  # as anybody's SIGKILL; the agent knows its own
     says_of_memory=(KILLED_FOR_MEMORY, ""),  # "": the allocation failed, and the script with it
     commands=("qsub", "qstat", "qdel"),
+    translated=("h_vmem=500M", "h_cpu=9000"),
 )
 CONDOR = System(
     "condor",
@@ -77,12 +89,63 @@ CONDOR = System(
     limits_cpu=True,
     measures=True,
     commands=("condor_submit", "condor_q", "condor_rm"),
+    translated=("request_memory = 500", "RemoteSysCpu > 9000"),
 )
-REAL = {system.name: system for system in (LOCAL, SLURM, SGE, CONDOR)}
+STANDINS = Path(tempfile.gettempdir()) / f"dwf-standins-{os.getpid()}"
+PBS = System(
+    "pbs",
+    standin=STANDINS / "pbs",
+    lines=f"HPCbin = {STANDINS}/pbs/bin",
+    hold="-h",
+    refusal="Unknown queue",
+    limits_cpu=True,
+    measures=True,
+    commands=("qsub", "qstat", "qdel"),
+    translated=("mem=500mb", "cput=9000"),
+)
+LSF = System(
+    "lsf",
+    standin=STANDINS / "lsf",
+    lines=f"HPCbin = {STANDINS}/lsf/bin\nHPCtimeout = 5",
+    hold="-H",
+    refusal="No such queue",
+    limits_cpu=True,
+    says_of_memory=(),  # it does not enforce that
+    says_of_killed=(None, 0),  # OpenLava says DONE
+    measures=True,
+    commands=("bsub", "bjobs", "bkill", "bhist"),
+    translated=("-M 512000", "-c 2:30"),
+)
+SYSTEMS = {system.name: system for system in (LOCAL, SLURM, SGE, CONDOR, PBS, LSF)}
+
+
+def _control_standin(folder: Path, name: str, commands: tuple[str, ...], word: str) -> None:
+    """Start or stop a stand-in; its jobs outlive it, as they do with the real one."""
+    pid = folder / "pid"
+    if word == "start":
+        (folder / "bin").mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+        for command in commands:
+            path = folder / "bin" / command
+            path.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "standin.py"} {folder} {command} "$@"\n')
+            path.chmod(0o755)
+        pid.unlink(missing_ok=True)
+        SERVERS[name] = subprocess.Popen([sys.executable, HERE / "standin.py", folder, "serve"])
+        deadline = time.monotonic() + 30
+        while not pid.exists():
+            assert time.monotonic() < deadline, "the stand-in does not start"
+            time.sleep(0.05)
+    elif word.startswith("stop"):
+        SERVERS[name].kill()
+        SERVERS.pop(name).wait()
+        if word == "stop":
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def start(system: System) -> None:
     """Start it, or leave the test out where that is not possible."""
+    if system.standin:
+        system.control("start")
     if not system.script:
         return
     if os.geteuid() != 0:
