@@ -16,6 +16,7 @@ from DmpWorkflow.backend.work_files import outbox_folder
 from DmpWorkflow.core.database import credentials
 from DmpWorkflow.utils.errors import ConfigurationError, Conflict, Unavailable
 from tests.agent.farm import Site, children_of_nobody
+from tests.documented import block
 from tests.served import Served
 
 
@@ -230,13 +231,54 @@ def test_an_unknown_backend_names_the_known_ones(site: Site) -> None:
         make_backend("nqs", site.settings)
 
 
+BATCH_NOW = """#!/bin/sh
+setsid sh -c "echo \\$\\$ > {folder}/$1.pid; exec $2 > $3 2>&1" < /dev/null > /dev/null 2>&1 &
+echo $1
+"""
+BATCH_STOP = """#!/bin/sh
+for name in "$@"; do kill $(cat {folder}/$name.pid); rm {folder}/$name.pid; done 2>/dev/null
+"""
+BATCH_LIST = """#!/bin/sh
+for file in {folder}/*.pid; do
+    if [ -e "$file" ] && kill -0 $(cat $file) 2>/dev/null; then basename $file .pid; fi
+done
+"""
+
+
+def test_the_documented_backend_runs_jobs(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example for writers of backends, with programs that do what it says of them."""
+    served.database.instances.delete_many({})
+    programs, queue = tmp_path / "bin", tmp_path / "queue"
+    queue.mkdir()
+    programs.mkdir()
+    for name, text in {"batch-now": BATCH_NOW, "batch-list": BATCH_LIST, "batch-stop": BATCH_STOP}.items():
+        (programs / name).write_text(text.format(folder=queue))
+        (programs / name).chmod(0o755)
+    code = block("docs/batch/README.md", "outside backend")
+    assert len(code.splitlines()) <= 40
+    (tmp_path / "my_package.py").write_text(code)
+    declare(tmp_path, "at", "my_package:AtBackend")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    site = Site(served, tmp_path / "site", "HPCsystem = at")
+    job = site.submit(3)
+    site.run_all(job)
+    assert site.runs() == Counter({"1": 1, "2": 1, "3": 1})
+    site.wait(lambda: site.cycle().in_system == 0)
+
+
+def declare(folder: Path, name: str, target: str) -> None:
+    """Write what an installed package says of its entry points."""
+    info = folder / f"{name}_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[DmpWorkflow.backends]\n{name} = {target}\n")
+
+
 def test_a_backend_of_another_package(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "outside.py").write_text(
         "from DmpWorkflow.backend.local import LocalBackend\n\n\nclass Outside(LocalBackend):\n    name = 'outside'\n"
     )
-    info = tmp_path / "outside-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[DmpWorkflow.backends]\noutside = outside:Outside\n")
+    declare(tmp_path, "outside", "outside:Outside")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert make_backend("outside", site.settings).name == "outside"

@@ -13,18 +13,13 @@ import pytest
 
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
+from DmpWorkflow.config.settings import HPC_SYSTEMS
 from DmpWorkflow.core.database.mongod import free_port
 from DmpWorkflow.core.job_xml import parse_jobs
+from tests.documented import block
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180
-
-
-def block(page: str, name: str) -> str:
-    """Return the code block that follows ``<!-- name -->`` in a page."""
-    found = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
-    assert found is not None, f"{page} has no block {name}"
-    return found[1]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +89,9 @@ def test_the_documented_job_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "name"), [("docs/site.md", "site configuration"), ("docs/server.md", "server configuration")]
+    ("page", "name"),
+    [("docs/site.md", "site configuration"), ("docs/server.md", "server configuration")]
+    + [(f"docs/batch/{system}.md", f"{system} site configuration") for system in HPC_SYSTEMS if system != "local"],
 )
 def test_the_documented_configurations_are_valid(page: str, name: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.cfg"
@@ -103,6 +100,6 @@ def test_the_documented_configurations_are_valid(page: str, name: str, tmp_path:
 
 
 def test_every_page_that_is_named_is_there() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,159 @@
+"""Backends whose commands are missing, slow, or print something else. The programs here are made to misbehave."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from DmpWorkflow.backend.commands import Commands
+from DmpWorkflow.backend.interface import AttemptKey, Submission
+from DmpWorkflow.backend.registry import make_backend
+from DmpWorkflow.config.settings import Settings, SiteSettings
+from DmpWorkflow.core.batch_needs import BatchNeeds
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.errors import Unavailable
+
+JOB = "6b04cc916a00b242cb9c95ef"
+KEY = AttemptKey(JOB, 7, 1)
+QUERY = {"slurm": "squeue", "sge": "qstat", "condor": "condor_q", "pbs": "qstat", "lsf": "bjobs"}
+SUBMIT = {"slurm": "sbatch", "sge": "qsub", "condor": "condor_submit", "pbs": "qsub", "lsf": "bsub"}
+STATES = {
+    "slurm": "echo '12|12|N/A|{state}|None|{name}'",
+    "sge": "echo '<job_info><queue_info><job_list><JB_job_number>12</JB_job_number><JB_name>{name}</JB_name>"
+    "<state>{state}</state></job_list></queue_info></job_info>'",
+    "condor": 'echo \'[{{"ClusterId": 12, "ProcId": 0, "DwfName": "{name}", "JobStatus": {state}}}]\'',
+    "pbs": "printf 'Job Id: 12.pbs1\\n    Job_Name = {name}\\n    Job_Owner = '; id -un;"
+    "printf '    job_state = {state}\\n'",
+    "lsf": "echo '12|{state}||-|-|-|{name}'",
+}
+DOCUMENTED: dict[str, dict[str, str | None]] = {
+    "slurm": {"PENDING": "Submitted", "CONFIGURING": "Submitted", "RUNNING": "Running", "COMPLETING": "Running",
+              "SUSPENDED": "Suspended", "SPECIAL_EXIT": "Suspended", "COMPLETED": None, "BOGUS": "Unknown"},
+    "sge": {"qw": "Submitted", "hqw": "Suspended", "Eqw": "Suspended", "t": "Running", "r": "Running",
+            "Rr": "Running", "dr": "Running", "s": "Suspended", "S": "Suspended", "T": "Suspended",
+            "Rq": "Submitted", "?": "Unknown"},
+    "condor": {"1": "Submitted", "2": "Running", "3": None, "4": None, "5": "Suspended", "6": "Running",
+               "7": "Suspended", "42": "Unknown"},
+    "pbs": {"Q": "Submitted", "T": "Submitted", "W": "Submitted", "R": "Running", "E": "Running", "H": "Suspended",
+            "S": "Suspended", "U": "Suspended", "F": None, "X": None, "M": None, "?": "Unknown"},
+    "lsf": {"PEND": "Submitted", "WAIT": "Submitted", "PROV": "Submitted", "RUN": "Running", "PSUSP": "Suspended",
+            "USUSP": "Suspended", "SSUSP": "Suspended", "UNKWN": "Unknown", "ZOMBI": "Unknown", "DONE": None,
+            "EXIT": None, "BOGUS": "Unknown"},
+}  # fmt: skip
+Make = Callable[..., None]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Make:
+    """Make a program of a few shell words."""
+
+    def make(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    return make
+
+
+def settings(folder: Path, seconds: float = 10) -> Settings:
+    return Settings(site=replace(SiteSettings(), hpc_bin=str(folder), hpc_timeout=seconds))
+
+
+@pytest.mark.parametrize("system", list(QUERY))
+@pytest.mark.parametrize("text", ["echo garbage of 2 | lines", "echo no daemon >&2; exit 1", "echo; echo '<html>|'"])
+def test_garbage_is_no_answer(system: str, text: str, tmp_path: Path, programs: Make) -> None:
+    programs(QUERY[system], text)
+    with pytest.raises(Unavailable, match=QUERY[system]):
+        make_backend(system, settings(tmp_path)).query()
+
+
+@pytest.mark.parametrize("system", list(QUERY))
+def test_a_silent_system_is_given_up(system: str, tmp_path: Path, programs: Make) -> None:
+    programs(QUERY[system], "sleep 1000 & sleep 1000")
+    start = time.monotonic()
+    with pytest.raises(Unavailable, match=r"no answer within 0.2 s .*HPCtimeout"):
+        make_backend(system, settings(tmp_path, 0.2)).query()
+    assert time.monotonic() - start < 500  # not the 1000 of the program
+
+
+@pytest.mark.parametrize(
+    ("system", "state", "status"), [(name, *pair) for name, table in DOCUMENTED.items() for pair in table.items()]
+)
+def test_states(
+    system: str, state: str, status: str | None, tmp_path: Path, programs: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs(QUERY[system], STATES[system].format(state=state, name=KEY.name))
+    with caplog.at_level(logging.WARNING):
+        found = make_backend(system, settings(tmp_path)).query()
+    assert {key: str(job.status) for key, job in found.items()} == ({KEY: status} if status else {})
+    documented = state not in ("BOGUS", "42", "?")
+    assert ("is not known" in caplog.text) is not documented
+
+
+@pytest.mark.parametrize("system", list(SUBMIT))
+def test_a_submission_that_is_not_answered_is_left_for_later(system: str, tmp_path: Path, programs: Make) -> None:
+    programs(SUBMIT[system], "echo 'some words' ")
+    needs = BatchNeeds(1000, 3600)
+    jobs = [
+        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", tmp_path / "log", needs)
+        for number in range(1, 4)
+    ]
+    results = make_backend(system, settings(tmp_path)).submit(jobs)
+    assert [(result.key, result.batch_id, result.error) for result in results] == [
+        (job.key, None, "") for job in jobs
+    ]
+    assert all("cannot be understood" in result.later for result in results)
+
+
+def test_a_missing_program_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="squeue is not in HPCbin"):
+        Commands(str(tmp_path)).path("squeue")
+
+
+def test_words_of_a_job_reach_no_shell(tmp_path: Path, programs: Make) -> None:
+    programs("sbatch", f'printf "%s\\n" "$@" > {tmp_path}/arguments; echo 17')
+    needs = BatchNeeds(1000, 3600, extra="--comment='a b' $(touch /nowhere) ;", requirements="a&b;c")
+    job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", needs)
+    assert make_backend("slurm", settings(tmp_path)).submit([job])[0].batch_id == "17"
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert {"--comment=a b", "$(touch", "--constraint=a&b;c"} <= set(arguments)
+
+
+def test_an_array_that_is_too_large_goes_out_in_halves(tmp_path: Path, programs: Make) -> None:
+    programs(
+        "sbatch",
+        'for word in "$@"; do case $word in --array=1-*) if [ "${word#--array=1-}" -gt 3 ]; then '
+        'echo "Invalid job array specification" >&2; exit 1; fi; esac; done; echo $(date +%N | sed "s/^0*/1/")',
+    )
+    jobs = [
+        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1, 1))
+        for number in range(1, 11)
+    ]
+    results = make_backend("slurm", settings(tmp_path)).submit(jobs)
+    assert all(result.batch_id for result in results)
+    assert [result.key for result in results] == [job.key for job in jobs]
+    assert len({str(result.batch_id).partition("_")[0] for result in results}) == 4
+
+
+def test_only_the_part_that_was_refused_is_refused(tmp_path: Path, programs: Make) -> None:
+    programs("sbatch", 'case "$*" in *partition=bad*) echo "invalid partition" >&2; exit 1;; esac; echo 17')
+    good, bad = BatchNeeds(1, 1), BatchNeeds(1, 1, queue="bad")
+    jobs = [
+        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", tmp_path / "log", needs)
+        for number, needs in enumerate([good, bad, good, bad], 1)
+    ]
+    results = make_backend("slurm", settings(tmp_path)).submit(jobs)
+    assert [result.batch_id for result in results] == ["17_1", None, "17_2", None]
+    assert [result.error for result in results][1::2] == ["sbatch: invalid partition"] * 2
+
+
+def test_held_jobs_of_slurm_by_their_reasons(tmp_path: Path, programs: Make) -> None:
+    programs("squeue", f"echo '20|20|[3-5,9%2]|PENDING|JobHeldUser|dwf-{JOB}-1+9-1'")
+    found = make_backend("slurm", settings(tmp_path)).query()
+    assert sorted(key.instance_id for key in found) == [3, 4, 5, 9]
+    assert {(job.status, job.held, job.detail) for job in found.values()} == {
+        (MajorStatus.SUSPENDED, True, "JobHeldUser")
+    }
