@@ -374,12 +374,31 @@ def show(figures: list[Figure]) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
+def measure_schedulers(quick: bool) -> list[Figure]:
+    """Return figures of the agent with real schedulers; ratios are times of the agent to times of bare commands."""
+    from scripts import bench_schedulers  # here, since it needs root and starts real schedulers
+
+    return [
+        Figure(name, agent, ratio=agent / bare, against=f"bare commands ({bare * 1000:.0f} ms)")
+        for name, bare, agent in bench_schedulers.measure(quick)
+    ]
+
+
 def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller numbers; a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument(
+        "--schedulers", action="store_true", help="the agent beside real schedulers instead (as root)"
+    )
     options = parser.parse_args()
+    if options.schedulers:
+        figures = measure_schedulers(options.quick)
+        show(figures)
+        if options.json:
+            options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+        return
     with tempfile.TemporaryDirectory() as name, EmbeddedMongod(Path(name) / "mongodb") as mongod:
         folder = Path(name)
         with served(mongod, folder) as (url, server):

@@ -62,7 +62,7 @@ class Journal:
         """Write the journal, whole or not at all."""
         content = {
             "claim": asdict(self.claim) if self.claim else None,
-            "held": [asdict(held) for held in self.held.values()],
+            "held": [vars(held) | {"key": vars(held.key)} for held in self.held.values()],
         }
         try:
             write_private(self.folder / "journal.json", json.dumps(content).encode())

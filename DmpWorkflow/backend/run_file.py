@@ -111,8 +111,11 @@ class RunFile:
         return _build(cls, content, f"run file {path}")
 
     def save(self, path: Path) -> None:
-        """Write ``path`` at once and readable by its owner only, since it holds a token."""
-        write_private(path, json.dumps(dataclasses.asdict(self), indent=1).encode())
+        """Write ``path`` at once and readable by its owner only, since it holds a token.
+
+        It is not forced to the disk: an agent writes many of them, and after a crash none is needed.
+        """
+        write_private(path, json.dumps(dataclasses.asdict(self), indent=1).encode(), durable=False)
 
 
 def _build(kind: type[Part], content: object, place: str) -> Part:

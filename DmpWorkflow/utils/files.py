@@ -5,19 +5,24 @@ import tempfile
 from pathlib import Path
 
 
-def write_private(target: Path, content: bytes) -> None:
-    """Put a file in its place, atomically, such that only its owner may read it (mode 0600); it survives a crash."""
+def write_private(target: Path, content: bytes, durable: bool = True) -> None:
+    """Put a file in its place, atomically, such that only its owner may read it (mode 0600).
+
+    Unless ``durable`` is False it survives a crash of the machine, which costs two waits for the disk.
+    """
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

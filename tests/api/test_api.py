@@ -202,6 +202,7 @@ ROUTES: list[tuple[str, str, str]] = [
     ("POST", "/job/", "admin submit"),
     ("POST", "/jobInstances/", "admin submit"),
     ("POST", "/rollback/", "admin submit"),
+    ("POST", "/kill/", "admin submit"),
     ("GET", "/newjobs/", "admin site"),
     ("POST", "/newjobs/", "admin site"),
     ("POST", "/agents/heartbeat/", "admin site"),

@@ -202,7 +202,8 @@ def test_every_help_text_has_an_example_that_parses(command: click.Command, word
     assert named is not None
     arguments = shlex.split(named[2])
     scripts: dict[str, click.Command] = {
-        "dampe-server": main.dampe_server, "dampe-cli-jobs": main.dampe_jobs, "dampe-cli-new-job": main.new_job,
+        "dampe": main.dampe, "dampe-server": main.dampe_server, "dampe-cli-jobs": main.dampe_jobs,
+        "dampe-cli-new-job": main.new_job,
     }  # fmt: skip
     target: click.Command = scripts.get(named[1], command)
     while isinstance(target, click.Group):
@@ -223,3 +224,38 @@ def test_a_site_needs_neither_flask_nor_a_database_driver(script: str) -> None:
     if script == "dampe":
         done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60, check=False)
         assert "pip install 'DmpWorkflow[server]'" in done.stdout
+
+
+def test_a_site_looks_after_its_jobs(shell: Shell) -> None:
+    """Check, kill, watch from outside, reconcile."""
+    checked = shell.run("dampe", "site", "check", "--wait", "60")
+    assert "PROBLEM" not in checked and re.search(r"ok +probe job: ran on \S+ as \S+, back after [\d.]+ s", checked)
+    slow = shell.folder / "slow.xml"
+    slow.write_text(
+        (ROOT / "examples" / "helloWorld.xml").read_text().replace("> test.dat", "> test.dat; sleep 1000")
+    )
+    shell.run("dampe-cli-new-job", str(slow), "-n", "slow", "-t", "User", "--Ninstances", "3")
+    shell.run("dampe-cli-fetch-new-jobs")
+    slug = shell.json("dampe-cli-jobs", "list", "--title", "slow")[0]["slug"]
+    shell.run("dampe-cli-jobs", "kill", slug, code=2)
+    assert "add --yes" in shell.stderr
+    killed = shell.run("dampe-cli-jobs", "kill", slug, "--yes")
+    assert killed.strip() == "Ended 0 waiting instances; 3 end with the next cycle of their agents"
+    assert re.search(r"\d+ running, \d+ with figures, 0 stopped", shell.run("dampe-cli-run-watchdog"))
+    deadline = 60
+    while shell.json("dampe-cli-update-alive-jobs")["in_system"] and deadline:
+        deadline -= 1
+    shell.run("dampe-cli-update-alive-jobs")
+    shown = [shell.json("dampe-cli-jobs", "show", slug, str(number)) for number in (1, 2, 3)]
+    assert {(row["status"], row["minor_status"]) for row in shown} == {("Terminated", "KilledByUser")}
+
+
+def test_a_site_check_names_problem_and_remedy(shell: Shell, served: Served) -> None:
+    config = shell.folder / "wrong.cfg"
+    config.write_text(
+        CLIENT.format(url=served.url, token="nonsense", folder="/proc").replace("= local\nw", "= slurm\nw")
+        + "HPCbin = /nowhere\n"
+    )
+    checked = shell.run("dampe", "site", "check", code=1, config=config).splitlines()
+    assert [line.split(": ")[0].split(" ", 1)[0] for line in checked] == ["ok", "ok", *["PROBLEM"] * 3]
+    assert "set [site] workdir" in checked[3] and "set [site] HPCbin" in checked[4]

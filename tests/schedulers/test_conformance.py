@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,30 @@ def test_one_instance_goes_through_its_states(site: Site) -> None:
     assert found["batch_id"].split(".")[0] == queued.batch_id.split(".")[0]
 
 
-def test_two_hundred_go_out_in_bulk(site: Site, system: System, calls: list[tuple[str, ...]]) -> None:
-    job = site.submit(MANY)
-    assert site.cycle(chunk=MANY).submitted == MANY
-    submissions = [call for call in calls if call[0] == system.commands[0]] if system.commands else []
-    assert len(submissions) <= 3, "arrays are as large as the system takes them"
+def test_three_times_two_hundred_go_out_in_bulk(site: Site, system: System, calls: list[tuple[str, ...]]) -> None:
+    """The payloads differ: success, a failure in every fourth instance, and a little work."""
+    scripts = ["true", "[ $((DWF_INSTANCE_ID % 4)) != 3 ] || exit 3", "for i in $(seq 2000); do echo $i; done"]
+    jobs = [site.submit(MANY, script=script) for script in scripts[: 1 if system.standin else 3]]
+    for job in jobs:
+        before = len(calls)
+        assert site.cycle(chunk=MANY).submitted == MANY
+        submissions = [call for call in calls[before:] if system.commands and call[0] == system.commands[0]]
+        assert len(submissions) <= 3, "arrays are as large as the system takes them"
     before = len(calls)
-    held = {key.instance_id for key in site.backend.query()}
-    assert len(calls) - before <= 1 and held <= set(range(1, MANY + 1)) and len(held) > MANY // 4
-    site.wait(lambda: site.counts(job) == {"Done": MANY}, 300)
-    assert site.runs() == Counter({str(number): 1 for number in range(1, MANY + 1)})
+    held = {(key.job_id, key.instance_id) for key in site.backend.query()}
+    assert len(calls) - before <= 1, "one question for all"
+    assert held <= {(job["jobID"], number) for job in jobs for number in range(1, MANY + 1)}
+    for job, counts in zip(
+        jobs, [{"Done": MANY}, {"Done": MANY * 3 // 4, "Failed": MANY // 4}, {"Done": MANY}], strict=False
+    ):
+        site.wait(partial(reached, site, job, counts), 400)
+    lines = [tuple(line.split()[:2]) for line in site.ledger.read_text().splitlines()]
+    assert len(lines) == len(set(lines)) == MANY * len(jobs)
     site.wait(lambda: site.cycle().in_system == 0)
+
+
+def reached(site: Site, job: dict[str, Any], counts: dict[str, int]) -> bool:
+    return site.counts(job) == counts
 
 
 def test_a_payload_that_fails(site: Site) -> None:
