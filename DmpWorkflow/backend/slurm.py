@@ -158,8 +158,8 @@ class SlurmBackend(CommandBackend):
         output = self.commands.run("scontrol", "-o", "show", "job")
         if output.code:
             raise output.unavailable()
-        endings = (_remembered(match) for match in REMEMBERED.finditer(output.out))
-        return {ending.key: ending for ending in endings if ending}
+        endings = (ending for match in REMEMBERED.finditer(output.out) for ending in _remembered(match))
+        return {ending.key: ending for ending in endings}
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
         """Cancel; scancel is silent about those that are over."""
@@ -184,7 +184,7 @@ class SlurmBackend(CommandBackend):
 
 MOST_IDS = 1000  # in one call of sacct; beyond that all of the last days is the smaller question
 REMEMBERED = re.compile(
-    r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\d+) )?(?:HetJob\S+ )*"
+    r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\S+) )?(?:(?:HetJob|ArrayTaskThrottle)\S+ )*"
     r"JobName=(?P<name>dwf-\S+) .*?\bJobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=.*?"
     r"\bExitCode=(?P<code>\d+):(?P<signal>\d+)",
     re.MULTILINE,
@@ -227,17 +227,21 @@ def _indices(text: str) -> Iterator[int]:
 
 def _accounted(text: str) -> dict[AttemptKey, Ending]:
     """Return endings by the lines of jobs, with the figures of their batch steps."""
-    endings: dict[str, Ending] = {}
+    endings: dict[tuple[str, int | None], Ending] = {}
     for line in text.splitlines():
         fields = line.split("|")
         if len(fields) != 7:
             raise garbage("sacct", line)
         batch_id, name, state, code, cpu, memory, requested = fields
         job_id, _, step = batch_id.partition(".")
-        if step == "batch" and job_id in endings:
-            endings[job_id] = _with_figures(endings[job_id], cpu, memory)
-        elif not step and (ending := _ending(name, _index(batch_id), state, code)):
-            endings[job_id] = replace(ending, cpu_seconds=_seconds(cpu), detail=f"{ending.detail} of {requested}")
+        number, _, list_ = job_id.partition("_")
+        for index in _indices(list_) if list_ else [None]:
+            place = number, index
+            if step == "batch" and place in endings:
+                endings[place] = _with_figures(endings[place], cpu, memory)
+            elif not step and (ending := _ending(name, index, state, code)):
+                told = f"{ending.detail}, memory {requested}"
+                endings[place] = replace(ending, cpu_seconds=_seconds(cpu), detail=told)
     return {ending.key: ending for ending in endings.values()}
 
 
@@ -245,19 +249,11 @@ def _with_figures(ending: Ending, cpu: str, memory: str) -> Ending:
     return replace(ending, cpu_seconds=_seconds(cpu) or ending.cpu_seconds, memory_mb=_megabytes(memory))
 
 
-def _index(batch_id: str) -> int | None:
-    _, _, index = batch_id.partition("_")
-    return int(index) if index.isdigit() else None
-
-
-def _remembered(match: re.Match[str]) -> Ending | None:
-    ending = _ending(
-        match["name"],
-        int(match["index"]) if match["index"] else None,
-        match["state"],
-        f"{match['code']}:{match['signal']}",
-    )
-    return replace(ending, detail=f"{ending.detail} {match['reason']}") if ending else None
+def _remembered(match: re.Match[str]) -> Iterator[Ending]:
+    for index in _indices(match["index"]) if match["index"] else [None]:
+        ending = _ending(match["name"], index, match["state"], f"{match['code']}:{match['signal']}")
+        if ending:
+            yield replace(ending, detail=f"{ending.detail} {match['reason']}")
 
 
 def _ending(name: str, index: int | None, state: str, code: str) -> Ending | None:

@@ -97,7 +97,7 @@ def test_three_times_two_hundred_go_out_in_bulk(site: Site, system: System, call
     """The payloads differ: success, a failure in every fourth instance, and a little work."""
     scripts = ["true", "[ $((DWF_INSTANCE_ID % 4)) != 3 ] || exit 3", "for i in $(seq 2000); do echo $i; done"]
     jobs = [site.submit(MANY, script=script) for script in scripts[: 1 if system.standin else 3]]
-    for job in jobs:
+    for _ in jobs:
         before = len(calls)
         assert site.cycle(chunk=MANY).submitted == MANY
         submissions = [call for call in calls[before:] if system.commands and call[0] == system.commands[0]]

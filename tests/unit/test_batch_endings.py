@@ -1,0 +1,190 @@
+"""How jobs ended, from what real systems printed of it; the names are ours, everything else is recorded."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from DmpWorkflow.backend.batch_names import batch_name
+from DmpWorkflow.backend.interface import AttemptKey, Ending
+from DmpWorkflow.backend.registry import make_backend
+from DmpWorkflow.config.settings import Settings, SiteSettings
+
+JOB = "6b04cc916a00b242cb9c95ef"
+KEYS = [AttemptKey(JOB, number, 1) for number in range(1, 5)]
+ARRAY, LONE = batch_name(KEYS), KEYS[0].name
+Ask = Callable[[str, dict[str, str], dict[AttemptKey, str]], dict[AttemptKey, Ending]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Ask a backend whose commands print these texts."""
+
+    def endings(system: str, texts: dict[str, str], jobs: dict[AttemptKey, str]) -> dict[AttemptKey, Ending]:
+        for name, text in texts.items():
+            (tmp_path / f"{name}.txt").write_text(text)
+            (tmp_path / name).write_text(f"#!/bin/sh\nsed s/@user@/$(id -un)/ {tmp_path}/{name}.txt\n")
+            (tmp_path / name).chmod(0o755)
+        site = replace(SiteSettings(), hpc_bin=str(tmp_path))
+        return dict(make_backend(system, Settings(site=site)).endings(jobs))
+
+    return endings
+
+
+def told(ending: Ending) -> tuple[int | None, int | None, str]:
+    return ending.exit_code, ending.signal, ending.minor_status
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected"),
+    [
+        ("COMPLETED", "0:0", (0, None, "")),
+        ("FAILED", "3:0", (3, None, "")),
+        ("FAILED", "0:9", (None, 9, "KilledByBatch")),
+        ("FAILED", "0:53", (None, None, "BatchCouldNotStart")),
+        ("OUT_OF_MEMORY", "0:125", (None, None, "KilledByBatchMemoryLimit")),
+        ("TIMEOUT", "0:0", (None, None, "KilledByBatchTimeLimit")),
+        ("CANCELLED by 1000", "0:0", (None, None, "RemovedFromBatch")),
+        ("NODE_FAIL", "0:0", (None, None, "NodeLost")),
+        ("PREEMPTED", "0:15", (None, None, "KilledByBatch")),
+    ],
+)
+def test_slurm_accounting(state: str, code: str, expected: object, ask: Ask) -> None:
+    text = f"598|{LONE}|{state}|{code}|00:01:02|0|4000M\n598.batch|batch|{state}|{code}|00:01:05|5312K|\n"
+    found = ask("slurm", {"sacct": text}, {KEYS[0]: "598"})
+    assert told(found[KEYS[0]]) == expected
+    assert (found[KEYS[0]].cpu_seconds, found[KEYS[0]].memory_mb) == (65, 5312 / 1024)
+
+
+def test_slurm_accounts_cancelled_elements_in_one_line(ask: Ask) -> None:
+    text = f"2156_1|{ARRAY}|COMPLETED|0:0|00:00:00||1M\n2156_[2-4%1]|{ARRAY}|CANCELLED by 0|0:0|00:00:00||1M\n"
+    found = ask("slurm", {"sacct": text}, {key: f"2156_{number}" for number, key in enumerate(KEYS, 1)})
+    assert [found[key].minor_status for key in KEYS] == ["", *["RemovedFromBatch"] * 3]
+
+
+QACCT = """\
+==============================================================
+qname        all.q
+jobname      {name}
+jobnumber    20
+taskid       {task}
+failed       {failed}
+exit_status  {status}
+ru_wallclock {wall}s
+ru_maxrss    4.336KB
+cpu          {cpu}s
+category     {category}
+"""
+
+
+@pytest.mark.parametrize(
+    ("failed", "status", "wall", "cpu", "category", "expected"),
+    [
+        ("0", "0", 2, 1, "NONE", (0, None, "")),
+        ("0", "3", 2, 1, "NONE", (3, None, "")),
+        ("0", "1", 2, 1, "-l h_vmem=400M", (1, None, "")),
+        ("37  : qmaster enforced h_rt, h_cpu, or h_vmem limit", "137", 2, 1.99, "-l h_vmem=400M",
+         (None, 9, "KilledByBatchMemoryLimit")),
+        ("37  : qmaster enforced h_rt, h_cpu, or h_vmem limit", "137", 66, 1, "-l h_cpu=86400,h_rt=5,h_vmem=4000M",
+         (None, 9, "KilledByBatchTimeLimit")),
+        ("100 : assumedly after job", "137  (Killed)", 6, 4.978, "-l h_cpu=5,h_vmem=4000M",
+         (None, 9, "KilledByBatchTimeLimit")),
+        ("100 : assumedly after job", "137  (Killed)", 6, 1, "-l h_cpu=86400", (None, 9, "KilledByBatch")),
+        ("26  : opening input/output file", "0", 0, 0, "NONE", (None, None, "BatchCouldNotStart")),
+    ],
+)  # fmt: skip
+def test_grid_engine(
+    failed: str, status: str, wall: float, cpu: float, category: str, expected: object, ask: Ask
+) -> None:
+    text = QACCT.format(name=ARRAY, task=2, failed=failed, status=status, wall=wall, cpu=cpu, category=category)
+    found = ask("sge", {"qacct": text}, {KEYS[1]: "20.2"})
+    assert told(found[KEYS[1]]) == expected
+    assert found[KEYS[1]].memory_mb == pytest.approx(4.336)
+
+
+QSTAT = """\
+Job Id: 17[].pbs1
+    Job_Name = {name}
+    Job_Owner = @user@@pbs1
+    job_state = F
+    array = True
+
+Job Id: 17[3].pbs1
+    Job_Name = {name}
+    Job_Owner = @user@@pbs1
+    resources_used.cput = 00:00:00
+    resources_used.mem = 5312kb
+    resources_used.walltime = 00:00:21
+    job_state = X
+    Resource_List.cput = 00:00:03
+    substate = {substate}
+    Variable_List = PBS_O_HOME=/home/dampe,PBS_O_LANG=C.UTF-8,
+\tPBS_O_LOGNAME=dampe
+    comment = Job run at Mon Nov 23 at 21:55 on (pbs1:ncpus=1) and failed
+{status}
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "substate", "expected"),
+    [
+        ("0", 92, (0, None, "")),
+        ("3", 93, (3, None, "")),
+        ("137", 93, (137, None, "")),
+        ("271", 91, (None, 15, "RemovedFromBatch")),
+        ("265", 93, (None, 9, "KilledByBatchTimeLimit")),
+        ("-29", 93, (None, None, "KilledByBatchTimeLimit")),
+        ("-27", 93, (None, None, "KilledByBatchMemoryLimit")),
+        ("", 91, (None, None, "RemovedFromBatch")),
+    ],
+)
+def test_pbs(status: str, substate: int, expected: object, ask: Ask) -> None:
+    line = f"    Exit_status = {status}" if status else ""
+    found = ask("pbs", {"qstat": QSTAT.format(name=ARRAY, substate=substate, status=line)}, {KEYS[2]: "17[3].pbs1"})
+    assert told(found[KEYS[2]]) == expected
+    assert found[KEYS[2]].memory_mb == 5312 / 1024
+
+
+@pytest.mark.parametrize(
+    ("row", "expected", "cpu", "memory"),
+    [
+        ("DONE||0.0|6112|31", (0, None, ""), 0.0, 6112 / 1024),
+        ("DONE||1 second(s)|522 MBytes|16038 second(s)", (0, None, ""), 1.0, 522.0),
+        ("EXIT|77|0.1|9064|41", (77, None, ""), 0.1, 9064 / 1024),
+        ("EXIT|130|0.0|6112|31", (None, 2, "RemovedFromBatch"), 0.0, 6112 / 1024),
+        ("EXIT|140|0.0|6412|61", (None, 12, "KilledByBatchTimeLimit"), 0.0, 6412 / 1024),
+        ("EXIT|152|57.6|5.2 Gbytes|71", (None, 24, "KilledByBatchTimeLimit"), 57.6, 5.2 * 1024),
+        ("EXIT|137|0.0|-|0", (None, 9, "KilledByBatch"), 0.0, None),
+        ("EXIT||-|-|-", (None, None, "RemovedFromBatch"), None, None),
+    ],
+)
+def test_lsf(row: str, expected: object, cpu: float | None, memory: float | None, ask: Ask) -> None:
+    found = ask("lsf", {"bjobs": f"111|{row}|{ARRAY}[4]\n"}, {KEYS[3]: "111[4]"})
+    assert told(found[KEYS[3]]) == expected
+    assert (found[KEYS[3]].cpu_seconds, found[KEYS[3]].memory_mb) == (cpu, memory)
+
+
+BHIST = """
+Job Id <105>, Job Name <{name}>, User <lsfuser>, Project <default>, Command <./f
+                     ail.sh>
+Mon Nov 23 21:52:49: Submitted from host <vm> to Queue <normal>, CWD <$HOME/w>,
+                     Output File <fail.%J.out>, Error File <fail.%J.err>;
+Mon Nov 23 21:52:57: {end}
+
+Summary of time in seconds spent in various states by  Mon Nov 23 21:52:57
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("Exited with exit code 3. The CPU time used is 0.0 seconds;\n                     ", (3, None, "")),
+        ("Exited with exit code 130. The CPU time used is 0.0 second\n                     s;",
+         (None, 2, "RemovedFromBatch")),
+        ("Done successfully. The CPU time used is 0.5 seconds;", (0, None, "")),
+    ],
+)  # fmt: skip
+def test_lsf_of_old(end: str, expected: object, ask: Ask) -> None:
+    found = ask("lsf", {"bjobs": "", "bhist": BHIST.format(name=LONE, end=end)}, {KEYS[0]: "105"})
+    assert told(found[KEYS[0]]) == expected
