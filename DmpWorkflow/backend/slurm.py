@@ -184,7 +184,8 @@ class SlurmBackend(CommandBackend):
 
 MOST_IDS = 1000  # in one call of sacct; beyond that all of the last days is the smaller question
 REMEMBERED = re.compile(
-    r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\S+) )?(?:(?:HetJob|ArrayTaskThrottle)\S+ )*"
+    r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\S+) )?"
+    r"(?:(?:HetJob|ArrayTaskThrottle)\S+ )*"
     r"JobName=(?P<name>dwf-\S+) .*?\bJobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=.*?"
     r"\bExitCode=(?P<code>\d+):(?P<signal>\d+)",
     re.MULTILINE,
