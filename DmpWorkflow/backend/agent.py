@@ -88,7 +88,11 @@ def run_cycle(
     if not settings.site.workdir:
         raise ConfigurationError("[site] workdir is not set: the agent keeps work folders and its journal there")
     with opened(agent_folder(Path(settings.site.workdir), settings.site.name, settings.site.agent)) as journal:
-        return Cycle(settings, client, backend, journal, python).run(limits)
+        try:
+            return Cycle(settings, client, backend, journal, python).run(limits)
+        except OSError as error:
+            place = error.filename or settings.site.workdir
+            raise Unavailable(f"{place}: {error.strerror}: check [site] workdir and its disk") from error
 
 
 def run_loop(settings: Settings, client: Client, backend: Backend, limits: Limits, pause: float, python: str) -> None:

@@ -111,7 +111,7 @@ class CondorBackend(CommandBackend):
         if any("\n" in value for value in words.values()):
             raise Refused("a value for the submit description has more than one line")
         lines = [f"{name} = {value}" for name, value in words.items() if value]
-        items = [f"{item.key.name} {item.folder}" for item in group]
+        items = [f"{item.key.name} {_literal(str(item.folder))}" for item in group]
         return "\n".join([*lines, "queue Name Folder from (", *items, ")", ""])
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:
@@ -141,6 +141,11 @@ class CondorBackend(CommandBackend):
             output = self.commands.run("condor_rm", *self._schedd, *part)
             if output.code and self.weather.search(output.message):
                 raise output.unavailable()
+
+
+def _literal(text: str) -> str:
+    """Return ``text`` such that HTCondor sees no macro in it."""
+    return text.replace("$", "$(DOLLAR)")
 
 
 def _environment() -> str:

@@ -122,6 +122,19 @@ def test_words_of_a_job_reach_no_shell(tmp_path: Path, programs: Make) -> None:
     assert {"--comment=a b", "$(touch", "--constraint=a&b;c"} <= set(arguments)
 
 
+def test_titles_are_no_macros_of_condor(tmp_path: Path, programs: Make) -> None:
+    programs("condor_submit", f"cat > {tmp_path}/text; echo 5.0 - 5.1")
+    folders = [tmp_path / "a $(Name) b" / "01", tmp_path / "c" / "02"]
+    jobs = [
+        Submission(AttemptKey(JOB, number, 1), folder, folder / "script", folder / "log", BatchNeeds(1000, 3600))
+        for number, folder in enumerate(folders, 1)
+    ]
+    results = make_backend("condor", settings(tmp_path)).submit(jobs)
+    assert [result.batch_id for result in results] == ["5.0", "5.1"]
+    text = (tmp_path / "text").read_text()
+    assert f"{jobs[0].key.name} {tmp_path}/a $(DOLLAR)(Name) b/01\n" in text
+
+
 def test_an_array_that_is_too_large_goes_out_in_halves(tmp_path: Path, programs: Make) -> None:
     programs(
         "sbatch",
