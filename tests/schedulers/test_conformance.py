@@ -96,7 +96,7 @@ def test_one_instance_goes_through_its_states(site: Site) -> None:
 def test_three_times_two_hundred_go_out_in_bulk(site: Site, system: System, calls: list[tuple[str, ...]]) -> None:
     """The payloads differ: success, a failure in every fourth instance, and a little work."""
     scripts = ["true", "[ $((DWF_INSTANCE_ID % 4)) != 3 ] || exit 3", "for i in $(seq 2000); do echo $i; done"]
-    jobs = [site.submit(MANY, script=script) for script in scripts[: 1 if system.standin else 3]]
+    jobs = [site.submit(MANY, script=script) for script in scripts[: 3 if system.script else 1]]
     for _ in jobs:
         before = len(calls)
         assert site.cycle(chunk=MANY).submitted == MANY
