@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from DmpWorkflow.backend.command_backend import CommandBackend
+from DmpWorkflow.backend.condor import OF_QUEUE
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from tests.agent.farm import Site
 from tests.schedulers import systems
@@ -29,7 +30,7 @@ BARE_TEXT = {"condor": f"executable = /bin/true\nhold = true\nqueue {FEW}\n"}
 BARE_QUERY = {
     "slurm": ["squeue", "-h", "-r", "-u", "root"],
     "sge": ["qstat", "-u", "root", "-g", "d"],
-    "condor": ["condor_q", "-nobatch"],
+    "condor": ["condor_q", "-json", "-attributes", OF_QUEUE],
 }
 Row = tuple[str, float, float]  # name, seconds bare, seconds of the agent
 
@@ -83,6 +84,7 @@ def _bare_submission(site: Site, system: System) -> float:
 
 
 def _agent_submission(site: Site, system: System) -> float:
+    site.cycle(chunk=0)  # reports what was held before: that is not part of a submission
     site.submit(FEW, BATCH_OVERRIDE_EXTRA=system.hold)
     return _timed(lambda: site.cycle(chunk=FEW))
 

@@ -44,9 +44,11 @@ STATES: Mapping[int, MajorStatus | None] = {
     8: MajorStatus.SUBMITTED,  # being materialised
 }
 IDLE, COMPLETED, HELD = 1, 4, 5
-ATTRIBUTES = (
-    "ClusterId,ProcId,DwfName,JobStatus,HoldReason,HoldReasonCode,RemoveReason,ExitCode,ExitBySignal,ExitSignal,"
-    "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW,LastJobStatus,DwfMemoryKb"
+FIGURES = "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW"
+OF_QUEUE = f"ClusterId,ProcId,DwfName,JobStatus,HoldReason,HoldReasonCode,{FIGURES}"
+OF_HISTORY = (
+    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,DwfMemoryKb,"
+    f"{FIGURES}"
 )
 OURS = "DwfName =!= undefined"
 MOST_SCANNED = "200000"  # records of the history, the youngest first
@@ -117,7 +119,7 @@ class CondorBackend(CommandBackend):
     def query(self) -> Mapping[AttemptKey, BatchJob]:
         """Return the user's jobs."""
         ours = f'{OURS} && Owner == "{self.user}"'
-        output = self.commands.run("condor_q", *self._schedd, "-json", "-attributes", ATTRIBUTES, "-constraint", ours)
+        output = self.commands.run("condor_q", *self._schedd, "-json", "-attributes", OF_QUEUE, "-constraint", ours)
         return by_key(_job(ad) for ad in _ads(output))
 
     def endings(self, jobs: Mapping[AttemptKey, str]) -> Mapping[AttemptKey, Ending]:
@@ -129,7 +131,7 @@ class CondorBackend(CommandBackend):
         if all(cluster.isdigit() for cluster in clusters):
             wanted += f" && ({' || '.join(f'ClusterId == {cluster}' for cluster in sorted(clusters))})"
         output = self.commands.run(
-            "condor_history", *self._schedd, "-json", "-attributes", ATTRIBUTES, "-scanlimit", MOST_SCANNED,
+            "condor_history", *self._schedd, "-json", "-attributes", OF_HISTORY, "-scanlimit", MOST_SCANNED,
             "-constraint", wanted,
         )  # fmt: skip
         endings = (_ending(ad) for ad in reversed(_ads(output)))  # so that the youngest of one name counts

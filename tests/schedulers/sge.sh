@@ -122,6 +122,7 @@ configure() {
         qconf -Aq "$folder/queue" >/dev/null
     }
     qconf -mattr queue slots "$slots" all.q >/dev/null
+    qconf -mattr queue notify 00:00:05 all.q >/dev/null # how long a job may live on after its warning
     rm -r "$folder"
 }
 
