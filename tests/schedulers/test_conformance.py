@@ -272,7 +272,7 @@ def test_a_system_that_is_down_loses_nothing(site: Site, system: System, folder:
     started(site, job, 3)
     more = site.submit(2)
     with systems_down(system):
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(Unavailable):
                 site.cycle()
         gate.touch()

@@ -24,7 +24,7 @@ STEPS = [
     *((point, "after", 1) for point in ("heartbeat", "claim", "prepare", "submit", "report")),
     *(("command", when, number) for when in ("before", "after") for number in (1, 2)),
 ]  # fmt: skip
-RANDOM_KILLS = 50
+RANDOM_KILLS = {"slurm": 50, "sge": 20, "condor": 20}  # what is killed is the same agent; half a minute for 50
 
 
 @pytest.fixture
@@ -62,8 +62,9 @@ def test_an_agent_killed_at_every_step(site: Site, real: System) -> None:
 
 def test_an_agent_killed_at_random_places(site: Site, real: System) -> None:
     dice = random.Random(2016)  # noqa: S311 - no secret
-    jobs = [site.submit(RANDOM_KILLS)]
-    for _ in range(RANDOM_KILLS):
+    kills = RANDOM_KILLS[real.name]
+    jobs = [site.submit(kills)]
+    for _ in range(kills):
         agent = site.start_agent()
         time.sleep(dice.uniform(0.1, 1.2))  # the place is what is random
         os.kill(agent.pid, signal.SIGKILL)
