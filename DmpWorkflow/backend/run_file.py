@@ -115,7 +115,7 @@ class RunFile:
 
         It is not forced to the disk: an agent writes many of them, and after a crash none is needed.
         """
-        write_private(path, json.dumps(dataclasses.asdict(self), indent=1).encode(), durable=False)
+        write_private(path, json.dumps(vars(self), default=vars).encode(), durable=False)
 
 
 def _build(kind: type[Part], content: object, place: str) -> Part:
