@@ -86,6 +86,7 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     send("POST", "/rollback/", json={"job": slug, "instances": [1]})
     detail = send("GET", f"/job/{slug}/instances/1/", "/job/{slug}/instances/{number}/")["instance"]
     assert detail["attempts"]
+    assert send("POST", "/kill/", json={"job": slug, "instances": [1]})["ended"] == 1
     send("POST", "/datacat/", json={"filename": "/a", "site": "local", "action": "register"})
     assert send("GET", "/datacat/")["files"]
     for path in ("/health", "/whoami/", "/openapi.json"):
