@@ -5,7 +5,7 @@ import os
 import pwd
 import re
 from abc import abstractmethod
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Self, TypeVar
 
@@ -40,7 +40,7 @@ class CommandBackend(Backend):
 
     batch_id_variable: ClassVar[str] = BATCH_ID_VARIABLE
     environment: ClassVar[dict[str, str]] = {}
-    most_elements: ClassVar[int] = 1000  # of one submission; less if the system says so
+    most_elements = 1000  # of one submission; less once the system says so
     weather: ClassVar[re.Pattern[str]]  # messages of a system that is down, busy or full: try again later
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about the size of an array
 
@@ -64,43 +64,32 @@ class CommandBackend(Backend):
     def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
         """Submit all; from the first call on that is not answered, the rest is left for later."""
         results: dict[AttemptKey, Submitted] = {}
-        later = ""
-        for group in self._groups(submissions):
-            if later:
-                results |= {item.key: Submitted(item.key, later=later) for item in group}
+        waiting = deque(self._groups(submissions))
+        while waiting:
+            group = waiting.popleft()
+            if len(group) > self.most_elements:
+                waiting.extendleft(reversed(_halves(group)))
                 continue
             try:
-                results |= self._submit_in_parts(group)
+                ids = self.submit_group(batch_names.batch_name([item.key for item in group]), group)
+            except Refused as error:
+                results |= {item.key: Submitted(item.key, error=str(error)) for item in group}
+            except TooManyElements as error:
+                if len(group) == 1:
+                    results |= {item.key: Submitted(item.key, error=str(error)) for item in group}
+                else:
+                    self.most_elements = (len(group) + 1) // 2
+                    waiting.appendleft(group)
             except Unavailable as error:
-                later = str(error)
-                results |= {item.key: Submitted(item.key, later=later) for item in group if item.key not in results}
+                left = [item for part in (group, *waiting) for item in part]
+                results |= {item.key: Submitted(item.key, later=str(error)) for item in left}
+                break
+            else:
+                pairs = zip(group, ids, strict=True)
+                results |= {item.key: Submitted(item.key, batch_id) for item, batch_id in pairs}
         return [results[item.key] for item in submissions]
 
-    def _submit_in_parts(self, group: Sequence[Submission]) -> dict[AttemptKey, Submitted]:
-        """Submit a group, in halves if it is too large. A part that is not answered ends it."""
-        waiting, results = [group], dict[AttemptKey, Submitted]()
-        while waiting:
-            part = waiting.pop(0)
-            try:
-                ids = self.submit_group(batch_names.batch_name([item.key for item in part]), part)
-                pairs = zip(part, ids, strict=True)
-                results |= {item.key: Submitted(item.key, batch_id) for item, batch_id in pairs}
-            except Refused as error:
-                results |= {item.key: Submitted(item.key, error=str(error)) for item in part}
-            except TooManyElements as error:
-                if len(part) == 1:
-                    results |= {part[0].key: Submitted(part[0].key, error=str(error))}
-                    continue
-                half = (len(part) + 1) // 2
-                self.most_elements = min(self.most_elements, half)  # type: ignore[misc]
-                waiting[:0] = [part[:half], part[half:]]
-            except Unavailable as error:
-                for left in (part, *waiting):
-                    results |= {item.key: Submitted(item.key, later=str(error)) for item in left}
-                break
-        return results
-
-    def _groups(self, submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
+    def _groups(self, submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]]:
         by_needs: defaultdict[BatchNeeds, dict[AttemptKey, Submission]] = defaultdict(dict)
         for item in submissions:
             by_needs[item.needs][item.key] = item
@@ -121,6 +110,11 @@ class CommandBackend(Backend):
     def script(name: str, group: Sequence[Submission], words: ElementWords) -> str:
         """Return the script that starts each of the group's elements in its folder."""
         return element_script(name, group, words, array=len(group) > 1)
+
+
+def _halves(group: Sequence[Submission]) -> list[Sequence[Submission]]:
+    half = (len(group) + 1) // 2
+    return [group[:half], group[half:]]
 
 
 def found_job(

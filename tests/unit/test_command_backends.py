@@ -170,3 +170,17 @@ def test_held_jobs_of_slurm_by_their_reasons(tmp_path: Path, programs: Make) -> 
     assert {(job.status, job.held, job.detail) for job in found.values()} == {
         (MajorStatus.SUSPENDED, True, "JobHeldUser")
     }
+
+
+def test_a_system_that_is_down_is_asked_once(tmp_path: Path, programs: Make) -> None:
+    """However many groups there are, each further call would only wait for its time limit again."""
+    programs("sbatch", f"echo x >> {tmp_path}/calls; echo 'Unable to contact slurm controller' >&2; exit 1")
+    jobs = [
+        Submission(
+            AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1000 * number, 1)
+        )
+        for number in range(1, 4)
+    ]
+    results = make_backend("slurm", settings(tmp_path)).submit(jobs)
+    assert [("Unable to contact" in result.later, result.error) for result in results] == [(True, "")] * 3
+    assert (tmp_path / "calls").read_text().splitlines() == ["x"]
