@@ -4,6 +4,7 @@ import logging
 import os
 import pwd
 import re
+import shlex
 from abc import abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -146,6 +147,14 @@ def by_key(jobs: Iterable[BatchJob | None]) -> dict[AttemptKey, BatchJob]:
         if job is not None and (job.key not in found or job.status is MajorStatus.RUNNING):
             found[job.key] = job
     return found
+
+
+def words_of(extra: str) -> list[str]:
+    """Return extra options as separate arguments. Raises Refused if a quotation is not closed."""
+    try:
+        return shlex.split(extra)
+    except ValueError as error:
+        raise Refused(f"extra options {extra!r}: {error}") from None
 
 
 def in_parts(items: Sequence[Item], most: int = MOST_ARGUMENTS) -> Iterator[Sequence[Item]]:

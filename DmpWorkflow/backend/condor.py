@@ -8,12 +8,19 @@ import math
 import os
 import pwd
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from DmpWorkflow.backend.command_backend import CommandBackend, Refused, by_key, found_job, garbage, in_parts
+from DmpWorkflow.backend.command_backend import (
+    CommandBackend,
+    Refused,
+    by_key,
+    found_job,
+    garbage,
+    in_parts,
+    words_of,
+)
 from DmpWorkflow.backend.commands import Output
 from DmpWorkflow.backend.element_script import BATCH_ID_VARIABLE
 from DmpWorkflow.backend.interface import (
@@ -76,7 +83,7 @@ class CondorBackend(CommandBackend):
 
     def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
         """Submit all of the group as one cluster; HTCondor takes all or nothing."""
-        extra = shlex.split(group[0].needs.extra.removeprefix(self.site.hpc_extra))
+        extra = words_of(group[0].needs.extra.removeprefix(self.site.hpc_extra))
         text = self._description(group)
         output = self.commands.run("condor_submit", "-terse", *self._schedd, *extra, "-", text=text)
         if output.code:

@@ -5,12 +5,11 @@ An element of an array shows its index in its name only (``name[3]``), and is ad
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts
+from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
 from DmpWorkflow.backend.commands import Output
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
@@ -99,7 +98,7 @@ class LsfBackend(CommandBackend):
         options += ["-R", needs.requirements] if needs.requirements else []
         options += ["-q", needs.queue] if needs.queue else []
         options += ["-P", needs.account] if needs.account else []
-        return options + shlex.split(needs.extra)
+        return options + words_of(needs.extra)
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:
         """Return the user's unfinished jobs."""

@@ -5,12 +5,11 @@ qstat's JSON is not valid for every job name and differs between versions; its l
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts
+from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
 from DmpWorkflow.backend.commands import Output
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
@@ -104,7 +103,7 @@ class PbsBackend(CommandBackend):
         options += [word for limit in limits for word in ("-l", limit)]
         options += ["-q", needs.queue] if needs.queue else []
         options += ["-A", needs.account] if needs.account else []
-        return options + shlex.split(needs.extra)
+        return options + words_of(needs.extra)
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:
         """Return the user's jobs and array elements."""

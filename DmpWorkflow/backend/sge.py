@@ -2,7 +2,6 @@
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -10,7 +9,7 @@ from typing import ClassVar
 from lxml import etree
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts
+from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
@@ -79,7 +78,7 @@ class SgeBackend(CommandBackend):
         options += ["-q", needs.queue] if needs.queue else []
         options += ["-P", needs.account] if needs.account else []
         options += ["-pe", self.site.hpc_parallel, str(needs.cores)] if needs.cores > 1 else []
-        return options + shlex.split(needs.extra)
+        return options + words_of(needs.extra)
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:
         """Return the user's jobs; what waits of an array takes one entry."""

@@ -5,13 +5,12 @@
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts
+from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
@@ -124,7 +123,7 @@ class SlurmBackend(CommandBackend):
         return [
             "--output=/dev/null", "--error=/dev/null", "--chdir=/", "--no-requeue", "--kill-on-invalid-dep=yes",
             *(f"--{name}={value}" for name, value in options.items() if value),
-            *shlex.split(needs.extra),
+            *words_of(needs.extra),
         ]  # fmt: skip
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:

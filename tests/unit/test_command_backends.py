@@ -184,3 +184,11 @@ def test_a_system_that_is_down_is_asked_once(tmp_path: Path, programs: Make) -> 
     results = make_backend("slurm", settings(tmp_path)).submit(jobs)
     assert [("Unable to contact" in result.later, result.error) for result in results] == [(True, "")] * 3
     assert (tmp_path / "calls").read_text().splitlines() == ["x"]
+
+
+@pytest.mark.parametrize("system", list(SUBMIT))
+def test_extras_that_are_no_words_refuse_their_jobs_only(system: str, tmp_path: Path, programs: Make) -> None:
+    programs(SUBMIT[system], "exit 0")
+    bad = BatchNeeds(1000, 3600, extra="--comment='never closed")
+    job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", bad)
+    assert "No closing quotation" in make_backend(system, settings(tmp_path)).submit([job])[0].error
