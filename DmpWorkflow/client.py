@@ -29,6 +29,7 @@ from DmpWorkflow.utils.errors import (
     NotFound,
     Unavailable,
 )
+from DmpWorkflow.utils.parts import in_parts
 
 Json = dict[str, Any]
 
@@ -43,6 +44,7 @@ ERRORS: Mapping[int, type[DmpWorkflowError]] = {
     413: InvalidInput,
     422: InvalidInput,
 }
+MOST_REPORTS = 1000  # in one request
 BUSY = (429, 502, 503, 504)
 
 
@@ -219,11 +221,11 @@ class Client:
         return self._call("POST", "/jobstatus/", json={"args": dict(arguments)})
 
     def report_many(self, reports: Sequence[Mapping[str, Any]]) -> list[Json]:
-        """Send at most 1000 reports in one request; returns a result for each, in their order."""
-        if not reports:
-            return []
-        body = {"reports": [dict(report) for report in reports]}
-        results: list[Json] = self._call("POST", "/jobstatusBulk/", json=body)["results"]
+        """Send reports, as many in one request as the server takes; returns a result for each, in their order."""
+        results: list[Json] = []
+        for part in in_parts(reports, MOST_REPORTS):
+            body = {"reports": [dict(report) for report in part]}
+            results += self._call("POST", "/jobstatusBulk/", json=body)["results"]
         return results
 
     def agent_heartbeat(self, beat: Mapping[str, Any], holds: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -361,11 +361,9 @@ class Cycle:
 
     def _report(self, reports: Sequence[Json]) -> None:
         """Report in bulk; what the server does not want to run any more is cancelled by the next cycle's answers."""
-        for start in range(0, len(reports), CHUNK):
-            part = reports[start : start + CHUNK]
-            for report, result in zip(part, self.client.report_many(part), strict=True):
-                if result["result"] != "ok":
-                    log.warning("%s/%s: %s", report["t_id"], report["inst_id"], result["error"])
+        for report, result in zip(reports, self.client.report_many(reports), strict=True):
+            if result["result"] != "ok":
+                log.warning("%s/%s: %s", report["t_id"], report["inst_id"], result["error"])
 
 
 def _key(instance: Json) -> AttemptKey:

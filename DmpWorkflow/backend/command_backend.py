@@ -8,7 +8,7 @@ import shlex
 from abc import abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 from DmpWorkflow.backend import batch_names
 from DmpWorkflow.backend.commands import Commands, Output
@@ -21,7 +21,6 @@ from DmpWorkflow.utils.errors import InvalidInput, Unavailable
 
 MOST_ARGUMENTS = 2000  # ids in one call: the system's limit is 128 KB in one argument, 2 MB in all
 
-Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 
@@ -155,12 +154,6 @@ def words_of(extra: str) -> list[str]:
         return shlex.split(extra)
     except ValueError as error:
         raise Refused(f"extra options {extra!r}: {error}") from None
-
-
-def in_parts(items: Sequence[Item], most: int = MOST_ARGUMENTS) -> Iterator[Sequence[Item]]:
-    """Split what does not fit into one command line."""
-    for start in range(0, len(items), most):
-        yield items[start : start + most]
 
 
 def garbage(command: str, line: str) -> Unavailable:

@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from DmpWorkflow.backend.command_backend import (
+    MOST_ARGUMENTS,
     CommandBackend,
     Refused,
     by_key,
     found_job,
     garbage,
-    in_parts,
     words_of,
 )
 from DmpWorkflow.backend.commands import Output
@@ -36,6 +36,7 @@ from DmpWorkflow.backend.interface import (
 )
 from DmpWorkflow.core.batch_needs import BatchNeeds
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.parts import in_parts
 
 SUBMITTED = re.compile(r"(?P<cluster>\d+)\.(?P<first>\d+) - (?P=cluster)\.(?P<last>\d+)")
 # JobStatus; None: it is over, and only passes through the queue.
@@ -146,7 +147,7 @@ class CondorBackend(CommandBackend):
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
         """Remove; its exit code tells nothing of single jobs, so only what it says of the schedd counts."""
-        for part in in_parts([job.batch_id for job in jobs]):
+        for part in in_parts([job.batch_id for job in jobs], MOST_ARGUMENTS):
             output = self.commands.run("condor_rm", *self._schedd, *part)
             if output.code and self.weather.search(output.message):
                 raise output.unavailable()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
+from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
 from DmpWorkflow.backend.commands import Output
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
@@ -23,6 +23,7 @@ from DmpWorkflow.backend.interface import (
 )
 from DmpWorkflow.core.batch_needs import BatchNeeds
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.parts import in_parts
 
 WORDS = ElementWords(plain_id="$LSB_JOBID", element_id="$LSB_JOBID[$LSB_JOBINDEX]", index="LSB_JOBINDEX")
 SUBMITTED = re.compile(r"Job <(?P<id>\d+)> is submitted")
@@ -112,11 +113,11 @@ class LsfBackend(CommandBackend):
         numbers = sorted({batch_id.partition("[")[0] for batch_id in jobs.values()})
         known = all(number.isdigit() for number in numbers)
         found: dict[AttemptKey, Ending] = {}
-        for part in in_parts(numbers) if known else [[]]:
+        for part in in_parts(numbers, MOST_ARGUMENTS) if known else [[]]:
             output = self.commands.run("bjobs", "-a", "-noheader", "-o", FIELDS, *part)
             found |= {end.key: end for end in (_ending(row) for row in _rows(output)) if end}
         older = sorted({jobs[key].partition("[")[0] for key in jobs.keys() - found.keys()})
-        for part in in_parts([number for number in older if number.isdigit()]):
+        for part in in_parts([number for number in older if number.isdigit()], MOST_ARGUMENTS):
             output = self.commands.run("bhist", "-l", "-n", "0", *part)
             if output.code and not NOTHING.search(f"{output.out} {output.err}"):
                 raise output.unavailable()
@@ -125,7 +126,7 @@ class LsfBackend(CommandBackend):
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
         """Kill; exit code 255 means nothing: finished, unknown, or even killed."""
-        for part in in_parts([job.batch_id for job in jobs]):
+        for part in in_parts([job.batch_id for job in jobs], MOST_ARGUMENTS):
             output = self.commands.run("bkill", *part)
             if output.code and self.weather.search(output.message):
                 raise output.unavailable()

@@ -43,8 +43,7 @@ def look(settings: Settings, client: Client, backend: Backend) -> Look:
         over = [job for job in jobs if job.key in stopped]
         backend.cancel(over)
         reports = [agent_reports.exceeded(job, stopped[job.key].minor_status, stopped[job.key].told) for job in over]
-        for start in range(0, len(reports), 1000):
-            client.report_many(reports[start : start + 1000])
+        client.report_many(reports)
     measured = sum(job.cpu_seconds is not None or job.memory_mb is not None for job in jobs)
     return Look(len(running), measured, list(stopped.values()))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
+from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
 from DmpWorkflow.backend.commands import Output
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
@@ -25,6 +25,7 @@ from DmpWorkflow.backend.interface import (
 )
 from DmpWorkflow.core.batch_needs import BatchNeeds
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.parts import in_parts
 
 WORDS = ElementWords(plain_id="$PBS_JOBID", element_id="$PBS_JOBID", index="PBS_ARRAY_INDEX")
 SUBMITTED = re.compile(r"(?P<id>\d+)(?P<array>\[\])?(?P<server>\.\S+)?")
@@ -123,7 +124,7 @@ class PbsBackend(CommandBackend):
         known = [match for match in matches if match]
         ids = sorted({f"{match['id']}{'[]' if match['index'] else ''}{match['server'] or ''}" for match in known})
         found: dict[AttemptKey, Ending] = {}
-        for part in in_parts(ids) if len(known) == len(jobs) else [[]]:
+        for part in in_parts(ids, MOST_ARGUMENTS) if len(known) == len(jobs) else [[]]:
             output = self.commands.run("qstat", "-x", "-t", "-f", "-w", *part)
             if output.code not in (0, UNKNOWN_ID, FINISHED_ID):
                 raise output.unavailable()
@@ -133,7 +134,7 @@ class PbsBackend(CommandBackend):
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
         """Delete; several ids give the first error only, and the others are deleted all the same."""
-        for part in in_parts([job.batch_id for job in jobs]):
+        for part in in_parts([job.batch_id for job in jobs], MOST_ARGUMENTS):
             output = self.commands.run("qdel", *part)
             if output.code in (SERVER_DOWN, NO_SERVER):
                 raise output.unavailable()

@@ -9,7 +9,7 @@ from typing import ClassVar
 from lxml import etree
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
+from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
@@ -23,6 +23,7 @@ from DmpWorkflow.backend.interface import (
 )
 from DmpWorkflow.core.batch_needs import BatchNeeds
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.parts import in_parts
 
 WORDS = ElementWords(plain_id="$JOB_ID", element_id="$JOB_ID.$SGE_TASK_ID", index="SGE_TASK_ID")
 SUBMITTED = re.compile(r"(?P<id>\d+)(?:\.(?P<first>\d+)-\d+:\d+)?")
@@ -91,7 +92,7 @@ class SgeBackend(CommandBackend):
         """Return why jobs are in error; qstat tells it of single jobs only."""
         numbers = sorted({job.batch_id.partition(".")[0] for job in jobs})
         reasons: dict[str, str] = {}
-        for part in in_parts(numbers):
+        for part in in_parts(numbers, MOST_ARGUMENTS):
             output = self.commands.run("qstat", "-j", ",".join(part))
             number = ""
             for line in output.out.splitlines():
@@ -106,7 +107,7 @@ class SgeBackend(CommandBackend):
         """Ask for CPU times; of memory, only the virtual one is told, which means little."""
         measured = {job.key: job for job in jobs}
         by_id = {job.batch_id: job for job in jobs}
-        for part in in_parts(sorted({job.batch_id.partition(".")[0] for job in jobs})):
+        for part in in_parts(sorted({job.batch_id.partition(".")[0] for job in jobs}), MOST_ARGUMENTS):
             output = self.commands.run("qstat", "-j", ",".join(part))
             number = ""
             for line in output.out.splitlines():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import CommandBackend, by_key, found_job, garbage, in_parts, words_of
+from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
@@ -26,6 +26,7 @@ from DmpWorkflow.backend.interface import (
 )
 from DmpWorkflow.core.batch_needs import BatchNeeds
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.parts import in_parts
 
 WORDS = ElementWords(
     plain_id="$SLURM_JOB_ID",
@@ -162,7 +163,7 @@ class SlurmBackend(CommandBackend):
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
         """Cancel; scancel is silent about those that are over."""
-        for part in in_parts([job.batch_id for job in jobs]):
+        for part in in_parts([job.batch_id for job in jobs], MOST_ARGUMENTS):
             output = self.commands.run("scancel", "--quiet", *part)
             if output.code and self.weather.search(output.message):
                 raise output.unavailable()
@@ -171,7 +172,7 @@ class SlurmBackend(CommandBackend):
         """Ask sstat, which knows the jobs of this moment; without its plugin nothing is known."""
         by_id = {job.batch_id: job for job in jobs}
         measured = {job.key: job for job in jobs}
-        for part in in_parts(list(by_id)):
+        for part in in_parts(list(by_id), MOST_ARGUMENTS):
             output = self.commands.run("sstat", "-n", "-P", "-a", "-o", "JobID,AveCPU,MaxRSS", "-j", ",".join(part))
             for line in output.out.splitlines():
                 step, cpu, memory = [*line.split("|"), "", ""][:3]

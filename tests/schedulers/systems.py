@@ -1,5 +1,6 @@
 """The batch systems that the suite runs on, each with the words that it needs of a site and of a job."""
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -9,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from DmpWorkflow.backend.interface import KILLED, KILLED_FOR_MEMORY, REMOVED
 
 HERE = Path(__file__).parent
 START_SECONDS = 300
-SERVERS: dict[str, "subprocess.Popen[bytes]"] = {}
+SERVERS: dict[Path, "subprocess.Popen[bytes]"] = {}  # of the stand-ins, by their folders
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,8 @@ CONDOR = System(
     commands=("condor_submit", "condor_q", "condor_rm"),
     translated=("request_memory = 500", "RemoteSysCpu > 9000"),
 )
-STANDINS = Path(tempfile.gettempdir()) / f"dwf-standins-{os.getpid()}"
 PBS = System(
     "pbs",
-    standin=STANDINS / "pbs",
-    lines=f"HPCbin = {STANDINS}/pbs/bin",
     hold="-h",
     refusal="Unknown queue",
     limits_cpu=True,
@@ -105,8 +103,7 @@ PBS = System(
 )
 LSF = System(
     "lsf",
-    standin=STANDINS / "lsf",
-    lines=f"HPCbin = {STANDINS}/lsf/bin\nHPCtimeout = 5",
+    lines="HPCtimeout = 5",
     hold="-H",
     refusal="No such queue",
     limits_cpu=True,
@@ -116,7 +113,19 @@ LSF = System(
     commands=("bsub", "bjobs", "bkill", "bhist"),
     translated=("-M 512000", "-c 2:30"),
 )
-SYSTEMS = {system.name: system for system in (LOCAL, SLURM, SGE, CONDOR, PBS, LSF)}
+
+
+def standing_in(system: System, folder: Path) -> System:
+    """Return a stand-in for a system, with its state and commands in a folder of its own."""
+    own = folder / system.name
+    return replace(system, standin=own, lines=f"{system.lines}\nHPCbin = {own}/bin")
+
+
+STANDINS = Path(tempfile.gettempdir()) / f"dwf-standins-{os.getpid()}"
+SYSTEMS = {
+    system.name: system
+    for system in (LOCAL, SLURM, SGE, CONDOR, standing_in(PBS, STANDINS), standing_in(LSF, STANDINS))
+}
 
 
 def _control_standin(folder: Path, name: str, commands: tuple[str, ...], word: str) -> None:
@@ -130,14 +139,14 @@ def _control_standin(folder: Path, name: str, commands: tuple[str, ...], word: s
             path.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "standin.py"} {folder} {command} "$@"\n')
             path.chmod(0o755)
         pid.unlink(missing_ok=True)
-        SERVERS[name] = subprocess.Popen([sys.executable, HERE / "standin.py", folder, "serve"])
+        SERVERS[folder] = subprocess.Popen([sys.executable, HERE / "standin.py", folder, "serve"])
         deadline = time.monotonic() + 30
         while not pid.exists():
             assert time.monotonic() < deadline, "the stand-in does not start"
             time.sleep(0.05)
     elif word.startswith("stop"):
-        SERVERS[name].kill()
-        SERVERS.pop(name).wait()
+        SERVERS[folder].kill()
+        SERVERS.pop(folder).wait()
         if word == "stop":
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -154,13 +163,20 @@ def start(system: System) -> None:
             pytest.fail(message)
         pytest.skip(message)
     if os.environ.get("DAMPE_REQUIRE_ALL"):
-        system.control("install")
+        _install(system)
     try:
         system.control("start")
     except (subprocess.CalledProcessError, OSError) as error:
         if os.environ.get("DAMPE_REQUIRE_ALL"):
             raise
         pytest.skip(f"{system.name} is not installed (tests/schedulers/{system.script} install): {error}")
+
+
+def _install(system: System) -> None:
+    """Install it from Debian, one system after the other: apt works for one at a time."""
+    with (Path(tempfile.gettempdir()) / "dwf-install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        system.control("install")
 
 
 @contextmanager

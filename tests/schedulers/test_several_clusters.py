@@ -5,18 +5,19 @@ from pathlib import Path
 
 from DmpWorkflow.backend import journal
 from tests.agent.farm import Site
-from tests.schedulers.systems import LSF, PBS
+from tests.schedulers.systems import LSF, PBS, standing_in
 from tests.served import Served
 
 
 def test_two_agents_share_the_work_of_their_site(served: Served, tmp_path: Path) -> None:
     """With stand-ins: what matters here is that the agents do not disturb each other."""
     served.database.instances.delete_many({})
-    for system in (PBS, LSF):
+    pbs, lsf = standing_in(PBS, tmp_path), standing_in(LSF, tmp_path)
+    for system in (pbs, lsf):
         system.control("start")
     try:
-        first = Site(served, tmp_path / "a", PBS.configuration + "\nagent = a")
-        second = Site(served, tmp_path / "b", LSF.configuration + "\nagent = b")
+        first = Site(served, tmp_path / "a", pbs.configuration + "\nagent = a")
+        second = Site(served, tmp_path / "b", lsf.configuration + "\nagent = b")
         job = first.submit(30)
         assert (first.cycle(chunk=10).submitted, second.cycle(chunk=10).submitted) == (10, 10)
 
@@ -32,7 +33,7 @@ def test_two_agents_share_the_work_of_their_site(served: Served, tmp_path: Path)
         first.close()
         second.close()
     finally:
-        for system in (PBS, LSF):
+        for system in (pbs, lsf):
             system.control("stop")
 
 

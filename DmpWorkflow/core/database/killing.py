@@ -9,6 +9,7 @@ from pymongo.client_session import ClientSession
 from DmpWorkflow.core.database import clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
+from DmpWorkflow.utils.parts import in_parts
 
 CHUNK = 1000
 KILLED_BY_USER = "KilledByUser"
@@ -21,8 +22,7 @@ def kill(database: Database, job: ObjectId, numbers: Sequence[int]) -> tuple[int
     Final ones stay as they are.
     """
     ended = ordered = 0
-    for start in range(0, len(numbers), CHUNK):
-        chunk = list(numbers[start : start + CHUNK])
+    for chunk in map(list, in_parts(numbers, CHUNK)):
         ended += database.transaction(partial(_end_waiting, database, job, chunk))
         active = {"job": job, "instanceId": {"$in": chunk}, "status": {"$in": [str(status) for status in ACTIVE]}}
         ordered += database.instances.update_many(active, {"$set": {"kill": True}}).matched_count

@@ -11,6 +11,7 @@ from DmpWorkflow.core.database import children, clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import AWAITING
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.utils.parts import in_parts
 
 CHUNK = 1000
 ATTEMPTS_KEPT = 20
@@ -32,8 +33,7 @@ def roll_back(database: Database, job: ObjectId, numbers: Sequence[int], body: s
     overrides (JSON text).
     """
     changed = 0
-    for start in range(0, len(numbers), CHUNK):
-        chunk = list(numbers[start : start + CHUNK])
+    for chunk in map(list, in_parts(numbers, CHUNK)):
         changed += database.transaction(partial(_chunk, database, job, chunk, body))
     return changed
 
