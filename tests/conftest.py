@@ -6,6 +6,7 @@ from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from tests.served import served  # noqa: F401 - a fixture for all
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share a batch system or a server in one process; the batch systems take longest: first."""
     for item in items:
