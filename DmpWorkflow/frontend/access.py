@@ -10,6 +10,7 @@ from flask import Flask, current_app, g, request
 from DmpWorkflow.core.database import credentials
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal
+from DmpWorkflow.frontend import sessions
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -26,6 +27,7 @@ class Right(Enum):
     REPORT = frozenset({"admin", "submit", "site", "attempt"})  # of its own site, of its own attempt
     REGISTER = frozenset({"admin", "submit", "site", "attempt"})
     CATALOGUE = frozenset({"admin", "submit", "site"})
+    ADMIN = frozenset({"admin"})
 
 
 class Unauthenticated(DmpWorkflowError):
@@ -99,7 +101,7 @@ def own_site() -> str:
 
 
 def _check(right: Right) -> None:
-    g.principal = _authenticate()
+    g.principal = _authenticate(right)
     if g.principal.role not in right.value:
         raise AccessDenied(f"a token with the role {g.principal.role} may not do this: needed is {_names(right)}")
 
@@ -108,14 +110,22 @@ def _names(right: Right) -> str:
     return " or ".join(sorted(right.value))
 
 
-def _authenticate() -> Principal:
+def _authenticate(right: Right) -> Principal:
     if current_app.config["DAMPE_SETTINGS"].server.auth == "off":
         return EVERYBODY
     given = request.authorization
     text = (given.token or given.password) if given else None
     if not text:
-        raise Unauthenticated
+        who = sessions.principal(database()) if _takes_sessions(right) else None
+        if who is None:
+            raise Unauthenticated
+        return who
     who = credentials.find(database(), text, signing_key())
     if who is None:
         raise Unauthenticated("this token is not known: it may be mistyped or revoked")
     return who
+
+
+def _takes_sessions(right: Right) -> bool:
+    """Say whether a cookie is enough: for pages, which guard against forged requests, and for what only reads."""
+    return request.blueprint == "pages" or (request.method == "GET" and right in (Right.READ, Right.KNOWN))

@@ -1,8 +1,10 @@
 """The application: settings in, a Flask application out, nothing global."""
 
 import logging
+from datetime import timedelta
 
 from flask import Flask
+from flask_compress import Compress
 from flask_mongoengine import MongoEngine
 from mongoengine import get_connection
 
@@ -11,9 +13,11 @@ from DmpWorkflow.core.database import credentials
 from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
 from DmpWorkflow.frontend import access, failures
 from DmpWorkflow.frontend.api import jobs, service, sites, status
-from DmpWorkflow.frontend.pages import views
+from DmpWorkflow.frontend.pages import blueprint as pages
 
 LARGEST_BODY = 16 * 1024 * 1024  # bytes
+SESSION_LIFETIME = timedelta(hours=12)  # since the last request
+ASSETS_LIFETIME = timedelta(days=365)  # their addresses change with the version
 LARGEST_FIELD = 4 * 1024 * 1024  # bytes of one form field in memory
 
 log = logging.getLogger(__name__)
@@ -27,13 +31,24 @@ def create_app(settings: Settings) -> Flask:
         MAX_CONTENT_LENGTH=LARGEST_BODY,
         MAX_FORM_MEMORY_SIZE=LARGEST_FIELD,
         JSON_SORT_KEYS=False,
+        PERMANENT_SESSION_LIFETIME=SESSION_LIFETIME,
+        SESSION_COOKIE_NAME="dampe_session",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=settings.server.url.startswith("https://"),
+        WTF_CSRF_CHECK_DEFAULT=False,  # pages check it; other routes take no cookie for a change
+        WTF_CSRF_TIME_LIMIT=None,  # a form is good as long as its session
+        SEND_FILE_MAX_AGE_DEFAULT=ASSETS_LIFETIME,
     )
     database = _open_database(app, settings)
     database.prepare()
     app.extensions["dampe_database"] = database
     app.extensions["dampe_signing_key"] = credentials.secret(database)
+    app.secret_key = credentials.session_secret(database)
     failures.init_app(app)
-    for module in (jobs, status, sites, service, views):
+    pages.csrf.init_app(app)
+    Compress(app)
+    for module in (jobs, status, sites, service, pages):
         app.register_blueprint(module.blueprint)
     access.check_declarations(app)
     if settings.server.auth == "off":

@@ -1,13 +1,14 @@
 """Errors as replies: one line, never a trace."""
 
 import logging
+from urllib.parse import urlsplit
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, request, url_for
 from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException
 
 from DmpWorkflow.core.reports import StaleAttempt
-from DmpWorkflow.frontend.pages.views import error_page, is_page
+from DmpWorkflow.frontend.pages.blueprint import error_page, is_page, is_refresh
 from DmpWorkflow.frontend.parameters import is_old_style
 from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
 
@@ -24,12 +25,24 @@ def init_app(app: Flask) -> None:
 
 def answer(error: DmpWorkflowError) -> Response:
     """Return the reply for an error of ours."""
+    if is_page() and error.http_status == 401:
+        return _to_login()
     reply = _page(error.http_status, str(error)) if is_page() else _json(error)
     if error.http_status == 401:
         reply.headers["WWW-Authenticate"] = 'Basic realm="DmpWorkflow"'
     if error.transient:
         reply.headers["Retry-After"] = "5"
     return reply
+
+
+def _to_login() -> Response:
+    """Ask people to log in, and lead them back to what they wanted to see."""
+    wanted = request.full_path.rstrip("?") if request.method == "GET" else ""
+    if not is_refresh():
+        return Response(status=303, headers={"Location": url_for("pages.login", next=wanted or None)})
+    shown = urlsplit(request.headers.get("HX-Current-URL", ""))  # the page, not its live part
+    wanted = shown._replace(scheme="", netloc="").geturl() or wanted
+    return Response(status=401, headers={"HX-Redirect": url_for("pages.login", next=wanted or None)})
 
 
 def _page(status: int, text: str) -> Response:

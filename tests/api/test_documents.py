@@ -5,7 +5,16 @@ from typing import Any
 
 from bson import ObjectId
 
-from DmpWorkflow.core.database import claims, clock, creation, credentials, data_catalogue, heartbeats, jobs
+from DmpWorkflow.core.database import (
+    claims,
+    clock,
+    creation,
+    credentials,
+    data_catalogue,
+    heartbeats,
+    jobs,
+    users,
+)
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
@@ -37,6 +46,7 @@ def fill(database: Database) -> ObjectId:
     roll_back(database, job, [3])
     credentials.create(database, "site", "site", "local")
     credentials.secret(database)
+    users.create(database, "anna", "a long password", "submit")
     heartbeats.beat(database, "wn", "JobFetcher", "3")
     beat = {"agent": "agent", "hostname": "wn", "version": "3"}
     heartbeats.agent_beat(database, beat, "local", [heartbeats.Held(job, 2, 1)])

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from DmpWorkflow.core.database import claims, creation, jobs
 from DmpWorkflow.core.database.connection import Database
@@ -75,14 +75,48 @@ def _run_some(database: Database) -> None:
 
 @pytest.fixture
 def context(browser: Browser, served: Served) -> Iterator[BrowserContext]:
-    """A window of a reader; requests to other addresses and console errors fail the test."""
-    made = browser.new_context(http_credentials={"username": "reader", "password": served.read_token})
+    """The browser of a reader."""
+    made = logged_in(browser, served, served.read_token)
     yield made
+    made.close()
+
+
+def logged_in(browser: Browser, served: Served, token: str) -> BrowserContext:
+    """Return a browser without history in which somebody has logged in."""
+    made = browser.new_context(timezone_id="Europe/Rome")
+    page = made.new_page()
+    page.goto(f"{served.url}/login")
+    page.get_by_label("Or a token").fill(token)
+    page.get_by_role("button", name="Log in with the token").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    page.close()
+    return made
+
+
+@pytest.fixture
+def editor(browser: Browser, served: Served) -> Iterator[Page]:
+    """A page of somebody who may submit."""
+    made = logged_in(browser, served, served.submit_token)
+    yield from watched_page(made, served)
+    made.close()
+
+
+@pytest.fixture
+def admin(browser: Browser, served: Served) -> Iterator[Page]:
+    """A page of an administrator."""
+    made = logged_in(browser, served, served.admin_token)
+    yield from watched_page(made, served)
     made.close()
 
 
 @pytest.fixture
 def page(context: BrowserContext, served: Served) -> Iterator[Page]:
+    """A page of a reader."""
+    yield from watched_page(context, served)
+
+
+def watched_page(context: BrowserContext, served: Served) -> Iterator[Page]:
+    """A page on which requests to other addresses, console errors and dialogs of the browser fail the test."""
     troubles: list[str] = []
     opened = context.new_page()
     opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)

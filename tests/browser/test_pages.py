@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,13 @@ from tests.served import Served
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     ("name", "path"),
-    [("jobs", "/"), ("job", "/jobs/{slug}"), ("instance", "/jobs/{slug}/9"), ("missing", "/jobs/nosuch")],
+    [
+        ("overview", "/"),
+        ("jobs", "/jobs/"),
+        ("job", "/jobs/{slug}"),
+        ("instance", "/jobs/{slug}/9"),
+        ("missing", "/jobs/nosuch"),
+    ],
 )
 def test_every_page_fits_its_window(
     context: BrowserContext,
@@ -36,7 +43,7 @@ def test_every_page_fits_its_window(
 
 
 def test_the_list_shows_exact_counts_and_filters(page: Page, served: Served, filled: dict[str, str]) -> None:
-    page.goto(served.url)
+    page.goto(f"{served.url}/jobs/")
     row = page.locator("tr", has_text="photon-1TeV")
     cells = row.locator("td.number").all_inner_texts()
     stored = [
@@ -80,7 +87,7 @@ def test_an_instance_shows_its_life(page: Page, served: Served, filled: dict[str
 
 
 def test_hostile_names_and_logs_are_shown_and_not_run(page: Page, served: Served, filled: dict[str, str]) -> None:
-    page.goto(served.url)
+    page.goto(f"{served.url}/jobs/")
     page.get_by_role("link", name=EVIL_TITLE).click()
     expect(page.locator("h1")).to_have_text(EVIL_TITLE)
     page.goto(f"{served.url}/jobs/{filled[EVIL_TITLE]}/1")
@@ -90,34 +97,41 @@ def test_hostile_names_and_logs_are_shown_and_not_run(page: Page, served: Served
 def test_empty_states_say_what_to_do(page: Page, served: Served, filled: dict[str, str]) -> None:
     page.goto(f"{served.url}/jobs/{filled['empty']}")
     expect(page.get_by_text("dampe-cli-create-new-jobInstance -n empty -t User -i 10")).to_be_visible()
-    page.goto(f"{served.url}/?title=nosuch")
+    page.goto(f"{served.url}/jobs/?title=nosuch")
     expect(page.get_by_text("No job matches.")).to_be_visible()
 
 
 def test_the_keyboard_reaches_the_content_first(page: Page, served: Served, filled: dict[str, str]) -> None:
-    page.goto(served.url)
+    page.goto(f"{served.url}/jobs/")
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("To the content")
 
 
-def test_a_page_needs_a_credential_and_says_so_as_a_page(browser: Browser, served: Served) -> None:
-    reply = requests.get(served.url, timeout=30)
-    assert reply.status_code == 401
-    assert reply.headers["WWW-Authenticate"].startswith("Basic")
-    assert reply.headers["Content-Type"].startswith("text/html") and "needs a credential" in reply.text
+def test_a_page_leads_to_the_login_and_back(browser: Browser, served: Served, filled: dict[str, str]) -> None:
+    page = browser.new_page()
+    page.goto(f"{served.url}/jobs/?title=empty")
+    expect(page.locator("h1")).to_have_text("Log in")
+    page.get_by_label("Or a token").fill("wrong")
+    page.get_by_role("button", name="Log in with the token").click()
+    expect(page.get_by_role("alert")).to_contain_text("That is not known")
+    page.get_by_label("Or a token").fill(served.read_token)
+    page.get_by_role("button", name="Log in with the token").click()
+    expect(page).to_have_url(f"{served.url}/jobs/?title=empty")
+    page.close()
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs/nosuch"])
+@pytest.mark.parametrize("path", ["/", "/jobs/", "/jobs/nosuch"])
 def test_pages_are_shielded(served: Served, path: str) -> None:
     reply = requests.get(served.url + path, auth=("reader", served.read_token), timeout=30)
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
-    assert "<script" not in reply.text and "style=" not in reply.text
+    assert "script-src 'self';" in reply.headers["Content-Security-Policy"]
+    assert not re.search(r"<script(?! defer src=)|style=|\son[a-z]+=", reply.text)
 
 
 def test_a_site_sees_its_own_jobs_only(served: Served, filled: dict[str, str]) -> None:
     served.database.jobs.update_one({"title": "empty"}, {"$set": {"execution_site": "CNAF"}})
     site = ("site", served.site_token)
-    assert "empty" not in requests.get(served.url, auth=site, timeout=30).text
+    assert "empty" not in requests.get(f"{served.url}/jobs/", auth=site, timeout=30).text
     assert requests.get(f"{served.url}/jobs/{filled['empty']}", auth=site, timeout=30).status_code == 403
     served.database.jobs.update_one({"title": "empty"}, {"$set": {"execution_site": "local"}})

@@ -30,6 +30,7 @@ class Database:
         self.counts = database.get_collection("instance_count")
         self.claims = database.get_collection("claim")
         self.credentials = database.get_collection("credential")
+        self.users = database.get_collection("user")
         self.settings = database.get_collection("setting")
         self.heartbeats = database.get_collection("heart_beat")
         self.agents = database.get_collection("agent")

@@ -17,6 +17,7 @@ ROLES = ("admin", "submit", "read", "site")
 TOKEN_BYTES = 32
 ATTEMPT_PREFIX = "att."
 SIGNING_KEY_ID = "attempt-signing-key"
+SESSION_KEY_ID = "session-signing-key"
 NOTE_USE_EVERY = timedelta(minutes=1)
 
 
@@ -62,7 +63,20 @@ def find(database: Database, text: str, secret: bytes) -> Principal | None:
     """Return whose token this is, or None; ``secret`` is what attempt tokens are signed with."""
     if text.startswith(ATTEMPT_PREFIX):
         return _attempt(text, secret)
-    found = database.credentials.find_one({"digest": _digest(text)})
+    return _used(database, by_text(database, text))
+
+
+def by_text(database: Database, text: str) -> Document | None:
+    """Return what is stored of a token, or None."""
+    return database.credentials.find_one({"digest": _digest(text)})
+
+
+def by_id(database: Database, token: ObjectId) -> Principal | None:
+    """Return whose token this is, or None."""
+    return _used(database, database.credentials.find_one({"_id": token}))
+
+
+def _used(database: Database, found: Document | None) -> Principal | None:
     if found is None:
         return None
     now = clock.now()
@@ -84,9 +98,18 @@ def revoke(database: Database, name: str) -> None:
 
 def secret(database: Database) -> bytes:
     """Return the secret that signs attempt tokens; the first call of all makes it."""
+    return _secret(database, SIGNING_KEY_ID)
+
+
+def session_secret(database: Database) -> bytes:
+    """Return the secret that signs the cookies of sessions; the first call of all makes it."""
+    return _secret(database, SESSION_KEY_ID)
+
+
+def _secret(database: Database, name: str) -> bytes:
     made = {"$setOnInsert": {"value": secrets.token_hex(TOKEN_BYTES)}}
-    database.settings.update_one({"_id": SIGNING_KEY_ID}, made, upsert=True)
-    stored = database.settings.find_one({"_id": SIGNING_KEY_ID}) or {}
+    database.settings.update_one({"_id": name}, made, upsert=True)
+    stored = database.settings.find_one({"_id": name}) or {}
     value: str = stored["value"]
     return value.encode()
 

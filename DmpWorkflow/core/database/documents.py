@@ -153,6 +153,18 @@ class Credential(Document):
     last_used = DateTimeField()
 
 
+class User(Document):
+    """Somebody who logs in with a password."""
+
+    meta: ClassVar[dict[str, Any]] = _meta("user", [{"fields": ["name"], "unique": True}], inheritance=False)
+    name = StringField(required=True)
+    role = StringField(required=True)
+    site = StringField()
+    password = StringField(required=True)
+    created_at = DateTimeField(required=True)
+    last_used = DateTimeField()
+
+
 class Setting(Document):
     """A value that the servers share."""
 
@@ -212,5 +224,5 @@ class DataFile(Document):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Job, JobInstance, InstanceCount, Claim, Credential, Setting, HeartBeat, Agent, DataFile,
+    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, HeartBeat, Agent, DataFile,
 )  # fmt: skip

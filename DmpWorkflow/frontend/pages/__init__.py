@@ -1,1 +1,5 @@
-"""The dashboard: pages made on the server, without scripts and without anything from outside."""
+"""The pages: server-rendered, live through htmx, with nothing from outside."""
+
+from DmpWorkflow.frontend.pages import jobs, login, overview
+
+__all__ = ["jobs", "login", "overview"]
