@@ -1,22 +1,35 @@
+import re
 from collections.abc import Iterator
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from tests.served import served  # noqa: F401 - a fixture for all
 
+BATCH_SYSTEM = re.compile(r"^tests/schedulers/.*\[(?P<system>local|slurm|sge|condor|pbs|lsf)\]$")
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
+
+class OneProcessForEach(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Keeps tests that share a batch system, or else a module's server, in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _batch_system(nodeid) or nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneProcessForEach:
+    """Share the tests out when there are several processes."""
+    return OneProcessForEach(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a batch system or a server in one process; the batch systems take longest: first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_batch_system(item) or item.path.name))
-    items.sort(key=lambda item: not _batch_system(item))
+    """Begin with the batch systems, which take longest."""
+    items.sort(key=lambda item: not _batch_system(item.nodeid))
 
 
-def _batch_system(item: pytest.Item) -> str:
-    callspec = getattr(item, "callspec", None)
-    return str(callspec.params.get("system", "")) if callspec else ""
+def _batch_system(nodeid: str) -> str:
+    found = BATCH_SYSTEM.search(nodeid)
+    return found["system"] if found else ""
 
 
 @pytest.fixture(scope="session")
