@@ -74,11 +74,15 @@ class PbsBackend(CommandBackend):
         return "qsub", "qstat", "qdel"
 
     def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
-        """Submit one job, or an array; PBS takes no array of one element."""
-        array = ["-J", f"1-{len(group)}"] if len(group) > 1 else []
+        """Submit one job, or an array; PBS takes no array of one element, and none that must not run again.
+
+        An element that PBS starts again after its node was lost is refused by the server.
+        """
+        array = ["-r", "y", "-J", f"1-{len(group)}"] if len(group) > 1 else []
         output = self.commands.run(
-            "qsub", "-N", name, *array, *self._options(group[0].needs), text=self.script(name, group, WORDS)
-        )
+            "qsub", "-N", name, *(array or ["-r", "n"]), *self._options(group[0].needs),
+            text=self.script(name, group, WORDS),
+        )  # fmt: skip
         if output.code:
             raise self.complain(output)
         match = SUBMITTED.fullmatch(output.out.strip().splitlines()[-1] if output.out.strip() else "")
@@ -100,7 +104,7 @@ class PbsBackend(CommandBackend):
         limits += [f"cput={needs.cpu_seconds}"] if needs.cpu_seconds else []
         limits += [f"walltime={needs.wall_seconds}"] if needs.wall_seconds else []
         limits += [needs.requirements] if needs.requirements else []
-        options = ["-S", "/bin/bash", "-o", "/dev/null", "-e", "/dev/null", "-j", "oe", "-k", "oed", "-r", "n"]
+        options = ["-S", "/bin/bash", "-o", "/dev/null", "-e", "/dev/null", "-j", "oe", "-k", "oed"]
         options += [word for limit in limits for word in ("-l", limit)]
         options += ["-q", needs.queue] if needs.queue else []
         options += ["-A", needs.account] if needs.account else []

@@ -198,6 +198,8 @@ def qsub(state: State, arguments: list[str]) -> None:
         first, last = map(int, given["-J"][0].split("-"))
         if last <= first:
             fail(2, "qsub: illegal -J value")
+        if given.get("-r", ["y"]) != ["y"]:
+            fail(2, "qsub: cannot submit non-rerunable Array Job")
         if last - first >= 100:
             fail(3, "qsub: Array job exceeds server or queue size limit")
         tasks = list(range(first, last + 1))

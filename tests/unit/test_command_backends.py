@@ -192,3 +192,28 @@ def test_extras_that_are_no_words_refuse_their_jobs_only(system: str, tmp_path: 
     bad = BatchNeeds(1000, 3600, extra="--comment='never closed")
     job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", bad)
     assert "No closing quotation" in make_backend(system, settings(tmp_path)).submit([job])[0].error
+
+
+NEEDS = BatchNeeds(1000, 3600)
+
+
+def submissions(folder: Path, number: int, needs: BatchNeeds = NEEDS) -> list[Submission]:
+    return [
+        Submission(AttemptKey(JOB, instance, 1), folder, folder / "script", folder / "log", needs)
+        for instance in range(1, number + 1)
+    ]
+
+
+def test_pbs_takes_only_arrays_that_may_start_again(tmp_path: Path, programs: Make) -> None:
+    """As qsub does: it refuses ``-J`` and ``-r n`` together, in either order."""
+    programs(
+        "qsub",
+        f'echo "$*" >> {tmp_path}/calls; case "$*" in *-J*"-r n"*|*"-r n"*-J*) '
+        'echo "qsub: cannot submit non-rerunable Array Job" >&2; exit 2;; *-J*) echo "17[].pbs1";; '
+        "*) echo 18.pbs1;; esac",
+    )
+    backend = make_backend("pbs", settings(tmp_path))
+    assert [result.batch_id for result in backend.submit(submissions(tmp_path, 2))] == ["17[1].pbs1", "17[2].pbs1"]
+    assert [result.batch_id for result in backend.submit(submissions(tmp_path, 1))] == ["18.pbs1"]
+    array, lone = (tmp_path / "calls").read_text().splitlines()
+    assert "-r y -J 1-2 " in array and "-r n " in lone
