@@ -16,6 +16,7 @@ from DmpWorkflow.backend.interface import (
     KILLED,
     KILLED_FOR_MEMORY,
     KILLED_FOR_TIME,
+    NODE_LOST,
     NOT_STARTED,
     REMOVED,
     AttemptKey,
@@ -48,7 +49,18 @@ STATES: Mapping[str, MajorStatus | None] = {
 NEVER = "Can Never Run"
 UNKNOWN_ID, FINISHED_ID = 153, 35
 SERVER_DOWN, NO_SERVER, USER_LIMITS = 162, 255, (38, 54)
-WALLTIME_EXCEEDED, MEMORY_EXCEEDED = -29, -27
+# Exit_status of what PBS itself ended, by its job.h; other negative ones are failures to start.
+ENDED: Mapping[int, str] = {
+    -29: KILLED_FOR_TIME,  # walltime
+    -28: KILLED_FOR_TIME,  # cput
+    -27: KILLED_FOR_MEMORY,  # mem
+    -26: KILLED_FOR_MEMORY,  # vmem
+    -25: KILLED,  # more CPUs than ncpus, on the whole
+    -24: KILLED,  # more CPUs than ncpus, for a moment
+    -6: NODE_LOST,  # aborted as the node's daemon started anew
+    -5: NODE_LOST,
+    -4: NODE_LOST,
+}
 TERMINATED_SUBSTATE = "91"
 SIGNAL_BASE = 256  # of a job that a signal ended; a shell's own 128 + N stays as it is
 UNITS = {"b": 1 / 1024**2, "kb": 1 / 1024, "mb": 1.0, "gb": 1024.0, "tb": 1024.0**2}
@@ -213,14 +225,11 @@ def _ending(record: Mapping[str, str]) -> Ending | None:
 
 
 def _minor(code: int | None, number: int | None, record: Mapping[str, str]) -> str:
-    if code == WALLTIME_EXCEEDED:
-        return KILLED_FOR_TIME
-    if code == MEMORY_EXCEEDED:
-        return KILLED_FOR_MEMORY
-    if code is None or (record.get("substate") == TERMINATED_SUBSTATE and (number or not _has_run(record))):
+    if code is not None and code < 0:
+        return ENDED.get(code, NOT_STARTED)
+    # An element that was deleted before it ran has Exit_status 1, and the substate of its array.
+    if code is None or not _has_run(record) or (number and record.get("substate") == TERMINATED_SUBSTATE):
         return REMOVED
-    if code < 0:
-        return NOT_STARTED
     if number is None:
         return ""
     limit, wall = _seconds(record.get("Resource_List.cput")), _seconds(record.get("resources_used.walltime"))

@@ -249,9 +249,10 @@ def details(job: sqlite3.Row) -> list[str]:
         lines += ["resources_used.cput = 00:00:00", f"resources_used.mem = {int(job['used_memory'] * 1024)}kb"]
         lines.append(f"resources_used.walltime = {clock(job['used_wall'])}")
     if job["state"] == "F":
-        lines.append(f"substate = {91 if job['killed'] else 93 if job['code'] else 92}")
+        element = job["task"] and not job["ran"]  # deleted before it ran: its substate is the array's
+        lines.append(f"substate = {93 if element else 91 if job['killed'] else 93 if job['code'] else 92}")
         lines += [f"Exit_status = {job['code']}"] if job["code"] is not None else []
-        lines += ["Exit_status = 1"] if job["code"] is None and job["task"] else []
+        lines += ["Exit_status = 1"] if element else []
     return [*lines, "Variable_List = PBS_O_HOME=/home/dampe,PBS_O_LANG=C.UTF-8,", "\tPBS_O_LOGNAME=dampe"]
 
 

@@ -136,6 +136,12 @@ Job Id: 17[3].pbs1
         ("265", 93, (None, 9, "KilledByBatchTimeLimit")),
         ("-29", 93, (None, None, "KilledByBatchTimeLimit")),
         ("-27", 93, (None, None, "KilledByBatchMemoryLimit")),
+        ("-28", 93, (None, None, "KilledByBatchTimeLimit")),
+        ("-26", 93, (None, None, "KilledByBatchMemoryLimit")),
+        ("-25", 93, (None, None, "KilledByBatch")),
+        ("-24", 93, (None, None, "KilledByBatch")),
+        ("-4", 93, (None, None, "NodeLost")),
+        ("-3", 93, (None, None, "BatchCouldNotStart")),
         ("", 91, (None, None, "RemovedFromBatch")),
     ],
 )
@@ -144,6 +150,18 @@ def test_pbs(status: str, substate: int, expected: object, ask: Ask) -> None:
     found = ask("pbs", {"qstat": QSTAT.format(name=ARRAY, substate=substate, status=line)}, {KEYS[2]: "17[3].pbs1"})
     assert told(found[KEYS[2]]) == expected
     assert found[KEYS[2]].memory_mb == 5312 / 1024
+
+
+@pytest.mark.parametrize("substate", [91, 92, 93])
+def test_pbs_removes_an_element_before_it_runs(substate: int, ask: Ask) -> None:
+    """Recorded: ``substate`` is the array's, ``Exit_status`` is 1, and no resources were used."""
+    text = (
+        f"Job Id: 17[3].pbs1\n    Job_Name = {ARRAY}\n    Job_Owner = @user@@pbs1\n    job_state = F\n"
+        f"    Resource_List.walltime = 00:01:00\n    substate = {substate}\n    comment = Subjob finished\n"
+        "    Stageout_status = 1\n    Exit_status = 1\n    Submit_arguments = -J 0-19 arr.sh\n\n"
+    )
+    found = ask("pbs", {"qstat": text}, {KEYS[2]: "17[3].pbs1"})
+    assert told(found[KEYS[2]]) == (None, None, "RemovedFromBatch")
 
 
 @pytest.mark.parametrize(
