@@ -66,8 +66,13 @@ class LsfBackend(CommandBackend):
     name: ClassVar[str] = "lsf"
     environment: ClassVar[dict[str, str]] = {"LSB_DISPLAY_YEAR": "N"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
-        r"(?i)not responding|still trying|please wait|cannot connect|is down|threshold|too many|connection refused"
-        r"|in LSF library|query limit|job slot limit|limit (?:is |has been )?(?:reached|exceeded)"
+        r"(?i)not responding|still trying|please wait|cannot connect|is down|connection refused"
+        r"|communication timeout|timeout on connect|server is not connected|LSF library call|service not registered"
+        r"|daemon internal error|daemon cannot fork|query limit|no job Id can be used now"
+    )
+    at_limit: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?i)reached its job limit|job threshold|job slot limit|job group limit"
+        r"|limit (?:is |has been )?(?:reached|exceeded)"
     )
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?i)array index too large|array size")
 

@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
+from DmpWorkflow.backend.command_backend import (
+    MOST_ARGUMENTS,
+    CommandBackend,
+    LimitReached,
+    by_key,
+    found_job,
+    garbage,
+    words_of,
+)
 from DmpWorkflow.backend.commands import Output
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
@@ -48,7 +56,7 @@ STATES: Mapping[str, MajorStatus | None] = {
 }
 NEVER = "Can Never Run"
 UNKNOWN_ID, FINISHED_ID = 153, 35
-SERVER_DOWN, NO_SERVER, USER_LIMITS = 162, 255, (38, 54)
+SERVER_DOWN, NO_SERVER, AT_LIMIT = 162, 255, (38, 39)
 # Exit_status of what PBS itself ended, by its job.h; other negative ones are failures to start.
 ENDED: Mapping[int, str] = {
     -29: KILLED_FOR_TIME,  # walltime
@@ -77,8 +85,9 @@ class PbsBackend(CommandBackend):
     name: ClassVar[str] = "pbs"
     weather: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)cannot connect to server|connection (?:refused|reset)|communication failure|timed? ?out|end of file"
-        r"|would exceed .* limit|maximum number of jobs|Job limit|server shutting down|try again"
+        r"|server shutting down|try again|no free connections|connection table full"
     )
+    at_limit: ClassVar[re.Pattern[str]] = re.compile(r"(?i)would exceed .* limit|maximum number of jobs")
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?i)array job exceeds")
 
     def programs(self) -> Sequence[str]:
@@ -105,7 +114,9 @@ class PbsBackend(CommandBackend):
 
     def complain(self, output: Output) -> Exception:
         """Return the error for a submission that failed; PBS has exit codes of its own for bad weather."""
-        if output.code in (SERVER_DOWN, NO_SERVER, *USER_LIMITS):
+        if output.code in AT_LIMIT:
+            return LimitReached(f"{output.command}: {output.message}")
+        if output.code == SERVER_DOWN:
             return output.unavailable()
         return super().complain(output)
 
