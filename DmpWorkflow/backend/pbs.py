@@ -13,6 +13,7 @@ from DmpWorkflow.backend.command_backend import (
     MOST_ARGUMENTS,
     CommandBackend,
     LimitReached,
+    Refused,
     by_key,
     found_job,
     garbage,
@@ -56,7 +57,7 @@ STATES: Mapping[str, MajorStatus | None] = {
 }
 NEVER = "Can Never Run"
 UNKNOWN_ID, FINISHED_ID = 153, 35
-SERVER_DOWN, NO_SERVER, AT_LIMIT = 162, 255, (38, 39)
+SERVER_DOWN, NO_SERVER, UNKNOWN_HOST, AT_LIMIT = 162, 255, 160, (38, 39)
 # Exit_status of what PBS itself ended, by its job.h; other negative ones are failures to start.
 ENDED: Mapping[int, str] = {
     -29: KILLED_FOR_TIME,  # walltime
@@ -104,6 +105,8 @@ class PbsBackend(CommandBackend):
             "qsub", "-N", name, *(array or ["-r", "n"]), *self._options(group[0].needs),
             text=self.script(name, group, WORDS),
         )  # fmt: skip
+        if output.code == UNKNOWN_HOST and "@" in group[0].needs.queue:
+            raise Refused(f"qsub: {output.message}")
         if output.code:
             raise self.complain(output)
         match = SUBMITTED.fullmatch(output.out.strip().splitlines()[-1] if output.out.strip() else "")

@@ -281,3 +281,13 @@ def test_refusals_and_bad_weather(
     (result,) = make_backend(system, settings(tmp_path)).submit(submissions(tmp_path, 1))
     said = message.replace("\n", "; ")
     assert (said in result.later, said in result.error) == (later, not later)
+
+
+def test_an_unknown_host_in_a_queue_is_refused(tmp_path: Path, programs: Make) -> None:
+    """It would keep all others waiting as if the server were down, which it is for a queue of our own."""
+    message = "Unknown Host.\\nqsub: cannot connect to server pbs1 (errno=15008)"
+    programs("qsub", f"printf '{message}' >&2; exit 160")
+    backend = make_backend("pbs", settings(tmp_path))
+    (elsewhere,) = backend.submit(submissions(tmp_path, 1, BatchNeeds(1000, 3600, queue="workq@nosuchhost")))
+    (here,) = backend.submit(submissions(tmp_path, 1, BatchNeeds(1000, 3600, queue="workq")))
+    assert (bool(elsewhere.error), bool(here.error), bool(here.later)) == (True, False, True)
