@@ -100,8 +100,10 @@ class LsfBackend(CommandBackend):
         options += ["-M", str(math.ceil(memory))] if needs.memory_mb else []
         options += ["-c", _clock(needs.cpu_seconds)] if needs.cpu_seconds else []
         options += ["-W", _clock(needs.wall_seconds)] if needs.wall_seconds else []
-        options += ["-n", str(needs.cores), "-R", "span[hosts=1]"] if needs.cores > 1 else []
-        options += ["-R", needs.requirements] if needs.requirements else []
+        together = needs.cores > 1 and "span[" not in needs.requirements
+        requirements = f"{needs.requirements} {'span[hosts=1]' if together else ''}".strip()
+        options += ["-n", str(needs.cores)] if needs.cores > 1 else []
+        options += ["-R", requirements] if requirements else []  # OpenLava takes one
         options += ["-q", needs.queue] if needs.queue else []
         options += ["-P", needs.account] if needs.account else []
         return options + words_of(needs.extra)

@@ -288,6 +288,8 @@ def qdel(state: State, arguments: list[str]) -> None:
 def bsub(state: State, arguments: list[str]) -> None:
     given, _ = options(arguments, "H")
     queue = given.get("-q", ["normal"])[0]
+    if len(given.get("-R", [])) > 1:
+        fail(255, "Invalid syntax; the -R option was used more than once.\n. Job not submitted.")
     if queue != "normal":
         fail(255, f"{queue}: No such queue. Job not submitted.")
     match = re.fullmatch(r"([^\[/]+)(?:\[(\d+)-(\d+)\])?", given["-J"][0])

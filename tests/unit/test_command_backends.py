@@ -291,3 +291,25 @@ def test_an_unknown_host_in_a_queue_is_refused(tmp_path: Path, programs: Make) -
     (elsewhere,) = backend.submit(submissions(tmp_path, 1, BatchNeeds(1000, 3600, queue="workq@nosuchhost")))
     (here,) = backend.submit(submissions(tmp_path, 1, BatchNeeds(1000, 3600, queue="workq")))
     assert (bool(elsewhere.error), bool(here.error), bool(here.later)) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("cores", "requirements", "expected"),
+    [
+        (1, "", []),
+        (1, "rusage[mem=100]", ["rusage[mem=100]"]),
+        (4, "", ["span[hosts=1]"]),
+        (4, "select[mem>100] rusage[mem=100]", ["select[mem>100] rusage[mem=100] span[hosts=1]"]),
+        (4, "span[ptile=2]", ["span[ptile=2]"]),
+    ],
+)
+def test_lsf_gets_its_requirements_at_once(
+    cores: int, requirements: str, expected: list[str], tmp_path: Path, programs: Make
+) -> None:
+    """OpenLava: "Invalid syntax; the -R option was used more than once."."""
+    programs("bsub", f'printf "%s\\n" "$@" > {tmp_path}/arguments; echo "Job <17> is submitted to queue <normal>."')
+    needs = BatchNeeds(1000, 3600, cores=cores, requirements=requirements)
+    (result,) = make_backend("lsf", settings(tmp_path)).submit(submissions(tmp_path, 1, needs))
+    assert result.batch_id == "17"
+    words = (tmp_path / "arguments").read_text().splitlines()
+    assert [words[position + 1] for position, word in enumerate(words) if word == "-R"] == expected
