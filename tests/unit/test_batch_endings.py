@@ -175,6 +175,10 @@ def test_pbs_removes_an_element_before_it_runs(substate: int, ask: Ask) -> None:
         ("EXIT|152|57.6|5.2 Gbytes|71", (None, 24, "KilledByBatchTimeLimit"), 57.6, 5.2 * 1024),
         ("EXIT|137|0.0|-|0", (None, 9, "KilledByBatch"), 0.0, None),
         ("EXIT||-|-|-", (None, None, "RemovedFromBatch"), None, None),
+        ("EXIT||0 second(s)||0 second(s)", (None, None, "RemovedFromBatch"), 0.0, None),
+        ("EXIT||-|-1|62", (None, None, "NodeLost"), None, None),
+        ("EXIT|255|0.0|-1|301", (255, None, ""), 0.0, None),
+        ("EXIT|139|0.0|5796|0", (None, 11, "KilledByBatch"), 0.0, 5796 / 1024),
     ],
 )
 def test_lsf(row: str, expected: object, cpu: float | None, memory: float | None, ask: Ask) -> None:
@@ -201,8 +205,33 @@ Summary of time in seconds spent in various states by  Mon Nov 23 21:52:57
         ("Exited with exit code 130. The CPU time used is 0.0 second\n                     s;",
          (None, 2, "RemovedFromBatch")),
         ("Done successfully. The CPU time used is 0.5 seconds;", (0, None, "")),
+        ("Done successfully. The CPU time used is 0.0 seconds;\n"
+         "Mon Nov 23 21:57:57: Post job process done successfully;", (0, None, "")),
+        ("Exited by signal 9. The CPU time used is 0.5 seconds;", (None, 9, "KilledByBatch")),
+        ("Exited with exit code 130. The CPU time used is 99999999.9\n                     seconds;",
+         (None, 2, "RemovedFromBatch")),
+        ("Unknown; unable to reach the execution host;\nMon Nov 23 22:06:01: Running;\n"
+         "Mon Nov 23 22:06:01: Exited. The CPU time used is unknown;", (None, None, "NodeLost")),
+        ("Signal <KILL> requested by user or administrator <lsfuser>\n                     ;\n"
+         "Mon Nov 23 21:52:57: Exited;", (None, None, "RemovedFromBatch")),
+        ("Exited; job has been forced to exit. The CPU time used is unknown;", (None, None, "RemovedFromBatch")),
+        ("Exited with exit code 3. The CPU time used is 0.5 seconds;\n"
+         "Mon Nov 23 21:53:57: Exited; job will be requeued and rerun;", (3, None, "")),
+        ("Exited with exit code 3. The CPU time used is 0.5 seconds;\n"
+         "Mon Nov 23 21:53:01: Pending: Job has been requeued;\n"
+         "Mon Nov 23 21:53:57: Done successfully. The CPU time used is 0.5 seconds;", (0, None, "")),
     ],
 )  # fmt: skip
 def test_lsf_of_old(end: str, expected: object, ask: Ask) -> None:
     found = ask("lsf", {"bjobs": "", "bhist": BHIST.format(name=LONE, end=end)}, {KEYS[0]: "105"})
     assert told(found[KEYS[0]]) == expected
+
+
+def test_lsf_of_old_by_the_elements_of_an_array(ask: Ask) -> None:
+    blocks = []
+    for number in (1, 2):
+        end = f"Exited with exit code {number}. The CPU time used is 0.5 seconds;"
+        blocks.append(BHIST.format(name=f"{ARRAY}[{number}]", end=end).replace("<105>", f"<105[{number}]>"))
+    text = f"{'-' * 78}\n".join(blocks)
+    found = ask("lsf", {"bjobs": "", "bhist": text}, {KEYS[0]: "105[1]", KEYS[1]: "105[2]"})
+    assert {key: found[key].exit_code for key in found} == {KEYS[0]: 1, KEYS[1]: 2}
