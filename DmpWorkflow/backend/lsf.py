@@ -3,6 +3,7 @@
 An element of an array shows its index in its name only (``name[3]``), and is addressed as ``111[3]``.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,8 @@ HISTORY = re.compile(  # a line may be wrapped instead of any blank
     re.MULTILINE,
 )
 USED = re.compile(r"The CPU time used is *(?P<cpu>[\d.]+|unknown)")  # said of jobs that ran
+
+logger = logging.getLogger(__name__)
 
 
 class LsfBackend(CommandBackend):
@@ -131,7 +134,7 @@ class LsfBackend(CommandBackend):
         for part in in_parts([number for number in older if number.isdigit()], MOST_ARGUMENTS):
             output = self.commands.run("bhist", "-l", "-n", "0", *part)
             if output.code and not NOTHING.search(f"{output.out} {output.err}"):
-                raise output.unavailable()
+                logger.warning("%s: its log tells nothing of %d jobs", output.unavailable(), len(part))
             found |= {end.key: end for end in _history(output.out) if end.key not in found}
         return {key: ending for key, ending in found.items() if key in jobs}
 

@@ -235,3 +235,13 @@ def test_lsf_of_old_by_the_elements_of_an_array(ask: Ask) -> None:
     text = f"{'-' * 78}\n".join(blocks)
     found = ask("lsf", {"bjobs": "", "bhist": text}, {KEYS[0]: "105[1]", KEYS[1]: "105[2]"})
     assert {key: found[key].exit_code for key in found} == {KEYS[0]: 1, KEYS[1]: 2}
+
+
+def test_lsf_without_its_event_log(tmp_path: Path) -> None:
+    """bhist reads the log itself, which not every host can; what bjobs knows is told all the same."""
+    (tmp_path / "bjobs").write_text(f"#!/bin/sh\necho '105|DONE|0|0.0|4492|1|{LONE}'\n")
+    (tmp_path / "bhist").write_text("#!/bin/sh\necho 'lsb.events: No such file or directory' >&2; exit 255\n")
+    for name in ("bjobs", "bhist"):
+        (tmp_path / name).chmod(0o755)
+    backend = make_backend("lsf", Settings(site=replace(SiteSettings(), hpc_bin=str(tmp_path))))
+    assert set(backend.endings({KEYS[0]: "105", KEYS[1]: "106"})) == {KEYS[0]}
