@@ -98,11 +98,12 @@ class PbsBackend(CommandBackend):
     def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
         """Submit one job, or an array; PBS takes no array of one element, and none that must not run again.
 
-        An element that PBS starts again after its node was lost is refused by the server.
+        An element that PBS starts again after its node was lost is refused by the server. With ``-f``, qsub does it
+        all itself: its process in the background would go on with what was given up for taking too long.
         """
         array = ["-r", "y", "-J", f"1-{len(group)}"] if len(group) > 1 else []
         output = self.commands.run(
-            "qsub", "-N", name, *(array or ["-r", "n"]), *self._options(group[0].needs),
+            "qsub", "-f", "-N", name, *(array or ["-r", "n"]), *self._options(group[0].needs),
             text=self.script(name, group, WORDS),
         )  # fmt: skip
         if output.code == UNKNOWN_HOST and "@" in group[0].needs.queue:

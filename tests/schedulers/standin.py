@@ -184,7 +184,7 @@ def pbs_id(job: sqlite3.Row) -> str:
 
 
 def qsub(state: State, arguments: list[str]) -> None:
-    given, _ = options(arguments, "h")
+    given, _ = options(arguments, "f h")
     limits = dict(item.split("=", 1) for item in given.get("-l", []))
     name = given["-N"][0]
     if len(name) > 230 or re.search(r"[\s/:\[]", name):

@@ -217,6 +217,9 @@ def test_pbs_takes_only_arrays_that_may_start_again(tmp_path: Path, programs: Ma
     assert [result.batch_id for result in backend.submit(submissions(tmp_path, 1))] == ["18.pbs1"]
     array, lone = (tmp_path / "calls").read_text().splitlines()
     assert "-r y -J 1-2 " in array and "-r n " in lone
+    assert array.startswith("-f ") and lone.startswith("-f "), (
+        "no process in the background that outlives a time limit"
+    )
 
 
 AT_LIMIT = {
