@@ -28,6 +28,10 @@ class TooManyElements(Exception):
     """The batch system takes smaller arrays only."""
 
 
+class LimitReached(Exception):
+    """A queue or a user has as many jobs as the batch system allows: fewer may fit, or more later."""
+
+
 class Refused(InvalidInput):
     """The batch system does not accept the job."""
 
@@ -42,6 +46,7 @@ class CommandBackend(Backend):
     environment: ClassVar[dict[str, str]] = {}
     most_elements = 1000  # of one submission; less once the system says so
     weather: ClassVar[re.Pattern[str]]  # messages of a system that is down, busy or full: try again later
+    at_limit: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about the number of jobs in a queue
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about the size of an array
 
     def __init__(self, site: SiteSettings, commands: Commands) -> None:
@@ -58,7 +63,7 @@ class CommandBackend(Backend):
     def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
         """Submit jobs with equal needs in one call and return their batch ids.
 
-        Raises Refused, TooManyElements or Unavailable; see ``complain``.
+        Raises Refused, TooManyElements, LimitReached or Unavailable; see ``complain``.
         """
 
     def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
@@ -80,6 +85,15 @@ class CommandBackend(Backend):
                 else:
                     self.most_elements = (len(group) + 1) // 2
                     waiting.appendleft(group)
+            except LimitReached as error:
+                if len(group) > 1:
+                    waiting.extendleft(reversed(_halves(group)))
+                    continue
+                same = [part for part in waiting if part[0].needs == group[0].needs]
+                results |= {
+                    item.key: Submitted(item.key, later=str(error)) for part in (group, *same) for item in part
+                }
+                waiting = deque(part for part in waiting if part[0].needs != group[0].needs)
             except Unavailable as error:
                 left = [item for part in (group, *waiting) for item in part]
                 results |= {item.key: Submitted(item.key, later=str(error)) for item in left}
@@ -102,6 +116,8 @@ class CommandBackend(Backend):
         """Return the error for a submission that failed."""
         if self.too_large.search(output.message):
             return TooManyElements(output.message)
+        if self.at_limit.search(output.message):
+            return LimitReached(f"{output.command}: {output.message}")
         if self.weather.search(output.message):
             return output.unavailable()
         return Refused(f"{output.command}: {output.message}")

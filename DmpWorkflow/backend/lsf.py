@@ -3,6 +3,7 @@
 An element of an array shows its index in its name only (``name[3]``), and is addressed as ``111[3]``.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
     KILLED_FOR_TIME,
+    NODE_LOST,
     REMOVED,
     AttemptKey,
     BatchJob,
@@ -51,13 +53,18 @@ FIELDS = "jobid stat exit_code cpu_used mem run_time job_name delimiter='|'"
 NOTHING = re.compile(r"No unfinished job found|No job found|is not found|No matching job found")
 TALK = re.compile(r"(?i)please wait|still trying")
 BY_BKILL, BY_RUN_LIMIT, BY_CPU_LIMIT = 130, 140, 152
-SIGNAL_BASE = 128
+SIGNAL_BASE, LAST_SIGNAL = 128, 64  # larger exit codes, like 255, are a script's own
 UNITS = {"": 1 / 1024, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}  # OpenLava: bare KB
 LIMIT_UNITS = {"KB": 1024.0, "MB": 1.0, "GB": 1 / 1024}  # of bsub -M, by LSF_UNIT_FOR_LIMITS
-HISTORY = re.compile(
-    r"(?:(?P<done>Done successfully)|Exited(?: with exit code (?P<code>\d+))?[^.;]*|(?P<other>Exited))"
-    r".*?The CPU time used is (?P<cpu>[\d.]+) seconds"
+HISTORY = re.compile(  # a line may be wrapped instead of any blank
+    r"^\w{3} \w{3} .{5,20}: +(?:(?P<done>Done successfully)|Exited(?!; job will be requeued))"
+    r"(?: *with exit code *(?P<code>\d+)| *by signal *(?P<signal>\d+))?"
+    r"(?P<rest>.*)",
+    re.MULTILINE,
 )
+USED = re.compile(r"The CPU time used is *(?P<cpu>[\d.]+|unknown)")  # said of jobs that ran
+
+logger = logging.getLogger(__name__)
 
 
 class LsfBackend(CommandBackend):
@@ -66,8 +73,13 @@ class LsfBackend(CommandBackend):
     name: ClassVar[str] = "lsf"
     environment: ClassVar[dict[str, str]] = {"LSB_DISPLAY_YEAR": "N"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
-        r"(?i)not responding|still trying|please wait|cannot connect|is down|threshold|too many|connection refused"
-        r"|in LSF library|query limit|job slot limit|limit (?:is |has been )?(?:reached|exceeded)"
+        r"(?i)not responding|still trying|please wait|cannot connect|is down|connection refused"
+        r"|communication timeout|timeout on connect|server is not connected|LSF library call|service not registered"
+        r"|daemon internal error|daemon cannot fork|query limit|no job Id can be used now"
+    )
+    at_limit: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?i)reached its job limit|job threshold|job slot limit|job group limit"
+        r"|limit (?:is |has been )?(?:reached|exceeded)"
     )
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?i)array index too large|array size")
 
@@ -95,8 +107,10 @@ class LsfBackend(CommandBackend):
         options += ["-M", str(math.ceil(memory))] if needs.memory_mb else []
         options += ["-c", _clock(needs.cpu_seconds)] if needs.cpu_seconds else []
         options += ["-W", _clock(needs.wall_seconds)] if needs.wall_seconds else []
-        options += ["-n", str(needs.cores), "-R", "span[hosts=1]"] if needs.cores > 1 else []
-        options += ["-R", needs.requirements] if needs.requirements else []
+        together = needs.cores > 1 and "span[" not in needs.requirements
+        requirements = f"{needs.requirements} {'span[hosts=1]' if together else ''}".strip()
+        options += ["-n", str(needs.cores)] if needs.cores > 1 else []
+        options += ["-R", requirements] if requirements else []  # OpenLava takes one
         options += ["-q", needs.queue] if needs.queue else []
         options += ["-P", needs.account] if needs.account else []
         return options + words_of(needs.extra)
@@ -120,7 +134,7 @@ class LsfBackend(CommandBackend):
         for part in in_parts([number for number in older if number.isdigit()], MOST_ARGUMENTS):
             output = self.commands.run("bhist", "-l", "-n", "0", *part)
             if output.code and not NOTHING.search(f"{output.out} {output.err}"):
-                raise output.unavailable()
+                logger.warning("%s: its log tells nothing of %d jobs", output.unavailable(), len(part))
             found |= {end.key: end for end in _history(output.out) if end.key not in found}
         return {key: ending for key, ending in found.items() if key in jobs}
 
@@ -178,25 +192,29 @@ def _job(row: Sequence[str]) -> BatchJob | None:
 
 
 def _ending(row: Sequence[str]) -> Ending | None:
-    _, word, code, cpu, memory, _, job_name = row
+    _, word, code, cpu, memory, wall, job_name = row
     key = batch_names.member(*_member(job_name))
     if key is None or word not in ("DONE", "EXIT"):
         return None
     number = int(code) if code.isdigit() else (0 if word == "DONE" else None)
-    return _ended(key, number, f"LSF says {word} {code}", _number(cpu), _megabytes(memory))
+    ran = bool(_number(wall))
+    return _ended(key, number, ran, f"LSF says {word} {code}", _number(cpu), _megabytes(memory))
 
 
-def _ended(key: AttemptKey, code: int | None, detail: str, cpu: float | None, memory: float | None) -> Ending:
-    """Return what an exit code means; one without a code was killed while it was pending."""
+def _ended(
+    key: AttemptKey, code: int | None, ran: bool, detail: str, cpu: float | None, memory: float | None = None
+) -> Ending:
+    """Return what an exit code means.
+
+    Without a code, a job was killed while it was pending, or ended while LSF had no contact to its host.
+    """
+    number = code - SIGNAL_BASE if code is not None and SIGNAL_BASE < code <= SIGNAL_BASE + LAST_SIGNAL else None
     minor = {
-        None: REMOVED,
+        None: NODE_LOST if ran else REMOVED,
         BY_BKILL: REMOVED,
         BY_RUN_LIMIT: KILLED_FOR_TIME,
         BY_CPU_LIMIT: KILLED_FOR_TIME,
-    }.get(code, "")
-    number = code - SIGNAL_BASE if code is not None and code > SIGNAL_BASE else None
-    if number is not None and not minor:
-        minor = KILLED
+    }.get(code, KILLED if number else "")
     return Ending(key, None if number else code, number, minor, cpu, memory, detail.strip())
 
 
@@ -206,10 +224,17 @@ def _history(text: str) -> Iterator[Ending]:
     for block in re.split(r"^-{20,}$|(?=^Job (?:Id )?<)", unwrapped, flags=re.MULTILINE):
         named = re.search(r"^Job (?:Id )?<(?P<id>\d+)(?:\[\d+\])?>, Job Name <(?P<name>[^>]*)>", block, re.MULTILINE)
         key = batch_names.member(*_member(named["name"])) if named else None
-        end = HISTORY.search(block)
-        if key and end:
-            code = 0 if end["done"] else int(end["code"]) if end["code"] else None
-            yield _ended(key, code, f"LSF's history says: {end.group()}", float(end["cpu"]), None)
+        ends = list(HISTORY.finditer(block))
+        if key and ends:
+            yield _ended_by_history(key, ends[-1])  # earlier ones are of runs before it was queued again
+
+
+def _ended_by_history(key: AttemptKey, end: re.Match[str]) -> Ending:
+    code = int(end["code"]) if end["code"] else 0 if end["done"] else None
+    code = SIGNAL_BASE + int(end["signal"]) if end["signal"] else code
+    used = USED.search(end["rest"])
+    ran = used is not None and "forced to exit" not in end["rest"]
+    return _ended(key, code, ran, f"LSF's history says: {end.group()}", _number(used["cpu"]) if used else None)
 
 
 def _number(text: str) -> float | None:

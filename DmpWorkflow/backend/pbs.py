@@ -9,13 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
+from DmpWorkflow.backend.command_backend import (
+    MOST_ARGUMENTS,
+    CommandBackend,
+    LimitReached,
+    Refused,
+    by_key,
+    found_job,
+    garbage,
+    words_of,
+)
 from DmpWorkflow.backend.commands import Output
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
     KILLED_FOR_MEMORY,
     KILLED_FOR_TIME,
+    NODE_LOST,
     NOT_STARTED,
     REMOVED,
     AttemptKey,
@@ -47,8 +57,19 @@ STATES: Mapping[str, MajorStatus | None] = {
 }
 NEVER = "Can Never Run"
 UNKNOWN_ID, FINISHED_ID = 153, 35
-SERVER_DOWN, NO_SERVER, USER_LIMITS = 162, 255, (38, 54)
-WALLTIME_EXCEEDED, MEMORY_EXCEEDED = -29, -27
+SERVER_DOWN, NO_SERVER, UNKNOWN_HOST, AT_LIMIT = 162, 255, 160, (38, 39)
+# Exit_status of what PBS itself ended, by its job.h; other negative ones are failures to start.
+ENDED: Mapping[int, str] = {
+    -29: KILLED_FOR_TIME,  # walltime
+    -28: KILLED_FOR_TIME,  # cput
+    -27: KILLED_FOR_MEMORY,  # mem
+    -26: KILLED_FOR_MEMORY,  # vmem
+    -25: KILLED,  # more CPUs than ncpus, on the whole
+    -24: KILLED,  # more CPUs than ncpus, for a moment
+    -6: NODE_LOST,  # aborted as the node's daemon started anew
+    -5: NODE_LOST,
+    -4: NODE_LOST,
+}
 TERMINATED_SUBSTATE = "91"
 SIGNAL_BASE = 256  # of a job that a signal ended; a shell's own 128 + N stays as it is
 UNITS = {"b": 1 / 1024**2, "kb": 1 / 1024, "mb": 1.0, "gb": 1024.0, "tb": 1024.0**2}
@@ -65,8 +86,9 @@ class PbsBackend(CommandBackend):
     name: ClassVar[str] = "pbs"
     weather: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)cannot connect to server|connection (?:refused|reset)|communication failure|timed? ?out|end of file"
-        r"|would exceed .* limit|maximum number of jobs|Job limit|server shutting down|try again"
+        r"|server shutting down|try again|no free connections|connection table full"
     )
+    at_limit: ClassVar[re.Pattern[str]] = re.compile(r"(?i)would exceed .* limit|maximum number of jobs")
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?i)array job exceeds")
 
     def programs(self) -> Sequence[str]:
@@ -74,11 +96,18 @@ class PbsBackend(CommandBackend):
         return "qsub", "qstat", "qdel"
 
     def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
-        """Submit one job, or an array; PBS takes no array of one element."""
-        array = ["-J", f"1-{len(group)}"] if len(group) > 1 else []
+        """Submit one job, or an array; PBS takes no array of one element, and none that must not run again.
+
+        An element that PBS starts again after its node was lost is refused by the server. With ``-f``, qsub does it
+        all itself: its process in the background would go on with what was given up for taking too long.
+        """
+        array = ["-r", "y", "-J", f"1-{len(group)}"] if len(group) > 1 else []
         output = self.commands.run(
-            "qsub", "-N", name, *array, *self._options(group[0].needs), text=self.script(name, group, WORDS)
-        )
+            "qsub", "-f", "-N", name, *(array or ["-r", "n"]), *self._options(group[0].needs),
+            text=self.script(name, group, WORDS),
+        )  # fmt: skip
+        if output.code == UNKNOWN_HOST and "@" in group[0].needs.queue:
+            raise Refused(f"qsub: {output.message}")
         if output.code:
             raise self.complain(output)
         match = SUBMITTED.fullmatch(output.out.strip().splitlines()[-1] if output.out.strip() else "")
@@ -89,7 +118,9 @@ class PbsBackend(CommandBackend):
 
     def complain(self, output: Output) -> Exception:
         """Return the error for a submission that failed; PBS has exit codes of its own for bad weather."""
-        if output.code in (SERVER_DOWN, NO_SERVER, *USER_LIMITS):
+        if output.code in AT_LIMIT:
+            return LimitReached(f"{output.command}: {output.message}")
+        if output.code == SERVER_DOWN:
             return output.unavailable()
         return super().complain(output)
 
@@ -100,7 +131,7 @@ class PbsBackend(CommandBackend):
         limits += [f"cput={needs.cpu_seconds}"] if needs.cpu_seconds else []
         limits += [f"walltime={needs.wall_seconds}"] if needs.wall_seconds else []
         limits += [needs.requirements] if needs.requirements else []
-        options = ["-S", "/bin/bash", "-o", "/dev/null", "-e", "/dev/null", "-j", "oe", "-k", "oed", "-r", "n"]
+        options = ["-S", "/bin/bash", "-o", "/dev/null", "-e", "/dev/null", "-j", "oe", "-k", "oed"]
         options += [word for limit in limits for word in ("-l", limit)]
         options += ["-q", needs.queue] if needs.queue else []
         options += ["-A", needs.account] if needs.account else []
@@ -209,14 +240,11 @@ def _ending(record: Mapping[str, str]) -> Ending | None:
 
 
 def _minor(code: int | None, number: int | None, record: Mapping[str, str]) -> str:
-    if code == WALLTIME_EXCEEDED:
-        return KILLED_FOR_TIME
-    if code == MEMORY_EXCEEDED:
-        return KILLED_FOR_MEMORY
-    if code is None or (record.get("substate") == TERMINATED_SUBSTATE and (number or not _has_run(record))):
+    if code is not None and code < 0:
+        return ENDED.get(code, NOT_STARTED)
+    # An element that was deleted before it ran has Exit_status 1, and the substate of its array.
+    if code is None or not _has_run(record) or (number and record.get("substate") == TERMINATED_SUBSTATE):
         return REMOVED
-    if code < 0:
-        return NOT_STARTED
     if number is None:
         return ""
     limit, wall = _seconds(record.get("Resource_List.cput")), _seconds(record.get("resources_used.walltime"))

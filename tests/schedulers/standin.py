@@ -184,7 +184,7 @@ def pbs_id(job: sqlite3.Row) -> str:
 
 
 def qsub(state: State, arguments: list[str]) -> None:
-    given, _ = options(arguments, "h")
+    given, _ = options(arguments, "f h")
     limits = dict(item.split("=", 1) for item in given.get("-l", []))
     name = given["-N"][0]
     if len(name) > 230 or re.search(r"[\s/:\[]", name):
@@ -198,6 +198,8 @@ def qsub(state: State, arguments: list[str]) -> None:
         first, last = map(int, given["-J"][0].split("-"))
         if last <= first:
             fail(2, "qsub: illegal -J value")
+        if given.get("-r", ["y"]) != ["y"]:
+            fail(2, "qsub: cannot submit non-rerunable Array Job")
         if last - first >= 100:
             fail(3, "qsub: Array job exceeds server or queue size limit")
         tasks = list(range(first, last + 1))
@@ -247,9 +249,10 @@ def details(job: sqlite3.Row) -> list[str]:
         lines += ["resources_used.cput = 00:00:00", f"resources_used.mem = {int(job['used_memory'] * 1024)}kb"]
         lines.append(f"resources_used.walltime = {clock(job['used_wall'])}")
     if job["state"] == "F":
-        lines.append(f"substate = {91 if job['killed'] else 93 if job['code'] else 92}")
+        element = job["task"] and not job["ran"]  # deleted before it ran: its substate is the array's
+        lines.append(f"substate = {93 if element else 91 if job['killed'] else 93 if job['code'] else 92}")
         lines += [f"Exit_status = {job['code']}"] if job["code"] is not None else []
-        lines += ["Exit_status = 1"] if job["code"] is None and job["task"] else []
+        lines += ["Exit_status = 1"] if element else []
     return [*lines, "Variable_List = PBS_O_HOME=/home/dampe,PBS_O_LANG=C.UTF-8,", "\tPBS_O_LOGNAME=dampe"]
 
 
@@ -285,6 +288,8 @@ def qdel(state: State, arguments: list[str]) -> None:
 def bsub(state: State, arguments: list[str]) -> None:
     given, _ = options(arguments, "H")
     queue = given.get("-q", ["normal"])[0]
+    if len(given.get("-R", [])) > 1:
+        fail(255, "Invalid syntax; the -R option was used more than once.\n. Job not submitted.")
     if queue != "normal":
         fail(255, f"{queue}: No such queue. Job not submitted.")
     match = re.fullmatch(r"([^\[/]+)(?:\[(\d+)-(\d+)\])?", given["-J"][0])

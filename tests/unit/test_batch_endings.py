@@ -136,6 +136,12 @@ Job Id: 17[3].pbs1
         ("265", 93, (None, 9, "KilledByBatchTimeLimit")),
         ("-29", 93, (None, None, "KilledByBatchTimeLimit")),
         ("-27", 93, (None, None, "KilledByBatchMemoryLimit")),
+        ("-28", 93, (None, None, "KilledByBatchTimeLimit")),
+        ("-26", 93, (None, None, "KilledByBatchMemoryLimit")),
+        ("-25", 93, (None, None, "KilledByBatch")),
+        ("-24", 93, (None, None, "KilledByBatch")),
+        ("-4", 93, (None, None, "NodeLost")),
+        ("-3", 93, (None, None, "BatchCouldNotStart")),
         ("", 91, (None, None, "RemovedFromBatch")),
     ],
 )
@@ -144,6 +150,18 @@ def test_pbs(status: str, substate: int, expected: object, ask: Ask) -> None:
     found = ask("pbs", {"qstat": QSTAT.format(name=ARRAY, substate=substate, status=line)}, {KEYS[2]: "17[3].pbs1"})
     assert told(found[KEYS[2]]) == expected
     assert found[KEYS[2]].memory_mb == 5312 / 1024
+
+
+@pytest.mark.parametrize("substate", [91, 92, 93])
+def test_pbs_removes_an_element_before_it_runs(substate: int, ask: Ask) -> None:
+    """Recorded: ``substate`` is the array's, ``Exit_status`` is 1, and no resources were used."""
+    text = (
+        f"Job Id: 17[3].pbs1\n    Job_Name = {ARRAY}\n    Job_Owner = @user@@pbs1\n    job_state = F\n"
+        f"    Resource_List.walltime = 00:01:00\n    substate = {substate}\n    comment = Subjob finished\n"
+        "    Stageout_status = 1\n    Exit_status = 1\n    Submit_arguments = -J 0-19 arr.sh\n\n"
+    )
+    found = ask("pbs", {"qstat": text}, {KEYS[2]: "17[3].pbs1"})
+    assert told(found[KEYS[2]]) == (None, None, "RemovedFromBatch")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +175,10 @@ def test_pbs(status: str, substate: int, expected: object, ask: Ask) -> None:
         ("EXIT|152|57.6|5.2 Gbytes|71", (None, 24, "KilledByBatchTimeLimit"), 57.6, 5.2 * 1024),
         ("EXIT|137|0.0|-|0", (None, 9, "KilledByBatch"), 0.0, None),
         ("EXIT||-|-|-", (None, None, "RemovedFromBatch"), None, None),
+        ("EXIT||0 second(s)||0 second(s)", (None, None, "RemovedFromBatch"), 0.0, None),
+        ("EXIT||-|-1|62", (None, None, "NodeLost"), None, None),
+        ("EXIT|255|0.0|-1|301", (255, None, ""), 0.0, None),
+        ("EXIT|139|0.0|5796|0", (None, 11, "KilledByBatch"), 0.0, 5796 / 1024),
     ],
 )
 def test_lsf(row: str, expected: object, cpu: float | None, memory: float | None, ask: Ask) -> None:
@@ -183,8 +205,43 @@ Summary of time in seconds spent in various states by  Mon Nov 23 21:52:57
         ("Exited with exit code 130. The CPU time used is 0.0 second\n                     s;",
          (None, 2, "RemovedFromBatch")),
         ("Done successfully. The CPU time used is 0.5 seconds;", (0, None, "")),
+        ("Done successfully. The CPU time used is 0.0 seconds;\n"
+         "Mon Nov 23 21:57:57: Post job process done successfully;", (0, None, "")),
+        ("Exited by signal 9. The CPU time used is 0.5 seconds;", (None, 9, "KilledByBatch")),
+        ("Exited with exit code 130. The CPU time used is 99999999.9\n                     seconds;",
+         (None, 2, "RemovedFromBatch")),
+        ("Unknown; unable to reach the execution host;\nMon Nov 23 22:06:01: Running;\n"
+         "Mon Nov 23 22:06:01: Exited. The CPU time used is unknown;", (None, None, "NodeLost")),
+        ("Signal <KILL> requested by user or administrator <lsfuser>\n                     ;\n"
+         "Mon Nov 23 21:52:57: Exited;", (None, None, "RemovedFromBatch")),
+        ("Exited; job has been forced to exit. The CPU time used is unknown;", (None, None, "RemovedFromBatch")),
+        ("Exited with exit code 3. The CPU time used is 0.5 seconds;\n"
+         "Mon Nov 23 21:53:57: Exited; job will be requeued and rerun;", (3, None, "")),
+        ("Exited with exit code 3. The CPU time used is 0.5 seconds;\n"
+         "Mon Nov 23 21:53:01: Pending: Job has been requeued;\n"
+         "Mon Nov 23 21:53:57: Done successfully. The CPU time used is 0.5 seconds;", (0, None, "")),
     ],
 )  # fmt: skip
 def test_lsf_of_old(end: str, expected: object, ask: Ask) -> None:
     found = ask("lsf", {"bjobs": "", "bhist": BHIST.format(name=LONE, end=end)}, {KEYS[0]: "105"})
     assert told(found[KEYS[0]]) == expected
+
+
+def test_lsf_of_old_by_the_elements_of_an_array(ask: Ask) -> None:
+    blocks = []
+    for number in (1, 2):
+        end = f"Exited with exit code {number}. The CPU time used is 0.5 seconds;"
+        blocks.append(BHIST.format(name=f"{ARRAY}[{number}]", end=end).replace("<105>", f"<105[{number}]>"))
+    text = f"{'-' * 78}\n".join(blocks)
+    found = ask("lsf", {"bjobs": "", "bhist": text}, {KEYS[0]: "105[1]", KEYS[1]: "105[2]"})
+    assert {key: found[key].exit_code for key in found} == {KEYS[0]: 1, KEYS[1]: 2}
+
+
+def test_lsf_without_its_event_log(tmp_path: Path) -> None:
+    """bhist reads the log itself, which not every host can; what bjobs knows is told all the same."""
+    (tmp_path / "bjobs").write_text(f"#!/bin/sh\necho '105|DONE|0|0.0|4492|1|{LONE}'\n")
+    (tmp_path / "bhist").write_text("#!/bin/sh\necho 'lsb.events: No such file or directory' >&2; exit 255\n")
+    for name in ("bjobs", "bhist"):
+        (tmp_path / name).chmod(0o755)
+    backend = make_backend("lsf", Settings(site=replace(SiteSettings(), hpc_bin=str(tmp_path))))
+    assert set(backend.endings({KEYS[0]: "105", KEYS[1]: "106"})) == {KEYS[0]}

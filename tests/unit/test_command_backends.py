@@ -192,3 +192,127 @@ def test_extras_that_are_no_words_refuse_their_jobs_only(system: str, tmp_path: 
     bad = BatchNeeds(1000, 3600, extra="--comment='never closed")
     job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", bad)
     assert "No closing quotation" in make_backend(system, settings(tmp_path)).submit([job])[0].error
+
+
+NEEDS = BatchNeeds(1000, 3600)
+
+
+def submissions(folder: Path, number: int, needs: BatchNeeds = NEEDS) -> list[Submission]:
+    return [
+        Submission(AttemptKey(JOB, instance, 1), folder, folder / "script", folder / "log", needs)
+        for instance in range(1, number + 1)
+    ]
+
+
+def test_pbs_takes_only_arrays_that_may_start_again(tmp_path: Path, programs: Make) -> None:
+    """As qsub does: it refuses ``-J`` and ``-r n`` together, in either order."""
+    programs(
+        "qsub",
+        f'echo "$*" >> {tmp_path}/calls; case "$*" in *-J*"-r n"*|*"-r n"*-J*) '
+        'echo "qsub: cannot submit non-rerunable Array Job" >&2; exit 2;; *-J*) echo "17[].pbs1";; '
+        "*) echo 18.pbs1;; esac",
+    )
+    backend = make_backend("pbs", settings(tmp_path))
+    assert [result.batch_id for result in backend.submit(submissions(tmp_path, 2))] == ["17[1].pbs1", "17[2].pbs1"]
+    assert [result.batch_id for result in backend.submit(submissions(tmp_path, 1))] == ["18.pbs1"]
+    array, lone = (tmp_path / "calls").read_text().splitlines()
+    assert "-r y -J 1-2 " in array and "-r n " in lone
+    assert array.startswith("-f ") and lone.startswith("-f "), (
+        "no process in the background that outlives a time limit"
+    )
+
+
+AT_LIMIT = {
+    "pbs": ("qsub: would exceed queue generic's per-user limit", 38, "-J 1-", "17[].pbs1", "17.pbs1", "-q small"),
+    "lsf": ("The destination queue has reached its job limit. Job not submitted.", 255, "[1-",
+            "Job <17> is submitted to queue <normal>.", "Job <17> is submitted to queue <normal>.", "-q small"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("system", list(AT_LIMIT))
+def test_at_a_limit_what_fits_goes_out_and_other_queues_go_on(system: str, tmp_path: Path, programs: Make) -> None:
+    """The queue ``small`` has room for 4 jobs: an array of more is refused whole, however often it is tried."""
+    message, code, mark, array, lone, small = AT_LIMIT[system]
+    (tmp_path / "room").write_text("4")
+    programs(
+        SUBMIT[system],
+        f"""
+        words="$*"; number=1
+        case $words in *"{mark}"*) number=${{words#*"{mark}"}}; number=${{number%%[] ]*}};; esac
+        case $words in *"{small}"*)
+            room=$(cat {tmp_path}/room)
+            if [ "$number" -gt "$room" ]; then echo "{message}" >&2; echo x >> {tmp_path}/refused; exit {code}; fi
+            echo $((room - number)) > {tmp_path}/room;;
+        esac
+        if [ "$number" = 1 ]; then echo "{lone}"; else echo "{array}"; fi
+        """,
+    )
+    first = submissions(tmp_path, 20, BatchNeeds(1000, 3600, queue="small"))
+    other = [replace(job, key=replace(job.key, instance_id=99), needs=NEEDS) for job in first[:1]]
+    results = make_backend(system, settings(tmp_path)).submit([*first, *other])
+    assert [bool(result.batch_id) for result in results] == [True] * 4 + [False] * 16 + [True]
+    assert all(message in result.later and not result.error for result in results[4:20])
+    assert len((tmp_path / "refused").read_text().splitlines()) < 8, "one by one would be 17"
+
+
+@pytest.mark.parametrize(
+    ("system", "code", "message", "later"),
+    [
+        ("pbs", 187, "qsub: Unknown resource: bogusres", False),
+        ("pbs", 170, "qsub: Unknown queue", False),
+        ("pbs", 188, "qsub: Job violates queue and/or server resource limits", False),
+        ("pbs", 173, "qsub: Queue is not enabled", False),
+        ("pbs", 255, "qsub: directive error: -r n", False),
+        ("pbs", 162, "Connection refused\nqsub: cannot connect to server pbs1 (errno=15010)", True),
+        ("pbs", 38, "qsub: Maximum number of jobs in 'Q' state already in complex", True),
+        ("pbs", 39, "qsub: would exceed limit on resource ncpus in queue workq", True),
+        ("lsf", 255, "Too many processors requested. Job not submitted.", False),
+        ("lsf", 255, "nosuchqueue: No such queue. Job not submitted.", False),
+        ("lsf", 255, "RUNLIMIT: Cannot exceed queue's hard limit(s). Job not submitted.", False),
+        ("lsf", 255, "User permission denied. Job not submitted.", False),
+        ("lsf", 255, "Failed in an LSF library call: LIM is down; try later. Job not submitted.", True),
+        ("lsf", 255, "Failed in an LSF library call: Connection reset. Job not submitted.", True),
+        ("lsf", 255, "Connection refused by server. Job not submitted.", True),
+        ("lsf", 255, "User <u>: Pending job threshold reached. Retrying in 60 seconds...", True),
+    ],
+)
+def test_refusals_and_bad_weather(
+    system: str, code: int, message: str, later: bool, tmp_path: Path, programs: Make
+) -> None:
+    (tmp_path / "message").write_text(message)
+    programs(SUBMIT[system], f"cat {tmp_path}/message >&2; exit {code}")
+    (result,) = make_backend(system, settings(tmp_path)).submit(submissions(tmp_path, 1))
+    said = message.replace("\n", "; ")
+    assert (said in result.later, said in result.error) == (later, not later)
+
+
+def test_an_unknown_host_in_a_queue_is_refused(tmp_path: Path, programs: Make) -> None:
+    """It would keep all others waiting as if the server were down, which it is for a queue of our own."""
+    message = "Unknown Host.\\nqsub: cannot connect to server pbs1 (errno=15008)"
+    programs("qsub", f"printf '{message}' >&2; exit 160")
+    backend = make_backend("pbs", settings(tmp_path))
+    (elsewhere,) = backend.submit(submissions(tmp_path, 1, BatchNeeds(1000, 3600, queue="workq@nosuchhost")))
+    (here,) = backend.submit(submissions(tmp_path, 1, BatchNeeds(1000, 3600, queue="workq")))
+    assert (bool(elsewhere.error), bool(here.error), bool(here.later)) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("cores", "requirements", "expected"),
+    [
+        (1, "", []),
+        (1, "rusage[mem=100]", ["rusage[mem=100]"]),
+        (4, "", ["span[hosts=1]"]),
+        (4, "select[mem>100] rusage[mem=100]", ["select[mem>100] rusage[mem=100] span[hosts=1]"]),
+        (4, "span[ptile=2]", ["span[ptile=2]"]),
+    ],
+)
+def test_lsf_gets_its_requirements_at_once(
+    cores: int, requirements: str, expected: list[str], tmp_path: Path, programs: Make
+) -> None:
+    """OpenLava: "Invalid syntax; the -R option was used more than once."."""
+    programs("bsub", f'printf "%s\\n" "$@" > {tmp_path}/arguments; echo "Job <17> is submitted to queue <normal>."')
+    needs = BatchNeeds(1000, 3600, cores=cores, requirements=requirements)
+    (result,) = make_backend("lsf", settings(tmp_path)).submit(submissions(tmp_path, 1, needs))
+    assert result.batch_id == "17"
+    words = (tmp_path / "arguments").read_text().splitlines()
+    assert [words[position + 1] for position, word in enumerate(words) if word == "-R"] == expected
