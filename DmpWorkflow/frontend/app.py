@@ -9,10 +9,10 @@ from flask_mongoengine import MongoEngine
 from mongoengine import get_connection
 
 from DmpWorkflow.config.settings import Settings
-from DmpWorkflow.core.database import credentials
+from DmpWorkflow.core.database import credentials, snapshots
 from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
 from DmpWorkflow.frontend import access, failures
-from DmpWorkflow.frontend.api import jobs, service, sites, status
+from DmpWorkflow.frontend.api import jobs, service, sites, statistics, status
 from DmpWorkflow.frontend.pages import blueprint as pages
 
 LARGEST_BODY = 16 * 1024 * 1024  # bytes
@@ -44,11 +44,12 @@ def create_app(settings: Settings) -> Flask:
     database.prepare()
     app.extensions["dampe_database"] = database
     app.extensions["dampe_signing_key"] = credentials.secret(database)
+    app.extensions["dampe_clockwork"] = snapshots.Clockwork()
     app.secret_key = credentials.session_secret(database)
     failures.init_app(app)
     pages.csrf.init_app(app)
     Compress(app)
-    for module in (jobs, status, sites, service, pages):
+    for module in (jobs, status, sites, statistics, service, pages):
         app.register_blueprint(module.blueprint)
     access.check_declarations(app)
     if settings.server.auth == "off":

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from bson import ObjectId
+from pymongo.read_concern import ReadConcern
 
 from DmpWorkflow.core.database import (
     claims,
@@ -13,10 +14,12 @@ from DmpWorkflow.core.database import (
     data_catalogue,
     heartbeats,
     jobs,
+    snapshots,
     users,
 )
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
+from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -51,13 +54,16 @@ def fill(database: Database) -> ObjectId:
     beat = {"agent": "agent", "hostname": "wn", "version": "3"}
     heartbeats.agent_beat(database, beat, "local", [heartbeats.Held(job, 2, 1)])
     data_catalogue.register(database, "local", ["/a"], "root")
+    kill(database, job, [2])
+    snapshots.take_when_due(database, snapshots.Clockwork())
     return job
 
 
 def test_all_that_is_stored_loads_and_validates_as_documents(database: Database) -> None:
     fill(database)
     for document in DOCUMENTS:
-        stored = list(database.jobs.database[document._meta["collection"]].find())
+        collection = database.jobs.database[document._meta["collection"]]
+        stored = list(collection.with_options(read_concern=ReadConcern("local")).find())
         assert stored, document
         for found in stored:
             document._from_son(found).validate()  # refuses fields that are not declared

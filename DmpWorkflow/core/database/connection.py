@@ -34,6 +34,14 @@ class Database:
         self.settings = database.get_collection("setting")
         self.heartbeats = database.get_collection("heart_beat")
         self.agents = database.get_collection("agent")
+        # Statistics: who reports need not wait for a majority, nor who looks.
+        people = self.client.get_database(name, write_concern=WriteConcern(1), read_concern=ReadConcern("local"))
+        self.beats = people.get_collection("agent_history")
+        self.activity = people.get_collection("activity")
+        self.failures = people.get_collection("failure")
+        self.hosts = people.get_collection("host_activity")
+        self.distributions = people.get_collection("distribution")
+        self.snapshots = people.get_collection("snapshot")
         self.files = database.get_collection("data_file")
 
     def prepare(self) -> None:

@@ -6,6 +6,7 @@ change may go to any slot, since only the sum has a meaning.
 
 import random
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from bson import ObjectId
 from pymongo.client_session import ClientSession
@@ -55,3 +56,10 @@ def of_site(database: Database, site: str) -> Counts:
         for status, count in slot["status"].items():
             total[MajorStatus(status)] += count
     return total
+
+
+def of_all_sites(database: Database) -> dict[str, Counts]:
+    """Return the counts over all jobs of every site that has jobs."""
+    sums: dict[str, Any] = {str(status): {"$sum": {"$ifNull": [f"$status.{status}", 0]}} for status in MajorStatus}
+    found = database.counts.aggregate([{"$group": {"_id": "$site"} | sums}])
+    return {group["_id"]: {status: group[str(status)] for status in MajorStatus} for group in found}

@@ -21,6 +21,7 @@ from mongoengine import (
 )
 
 HEARTBEAT_SECONDS = 30 * 24 * 3600  # that a heartbeat is kept
+STATISTICS_SECONDS = 35 * 24 * 3600  # that a chart can look back
 
 
 def _meta(collection: str, indexes: list[Any], inheritance: bool = True) -> dict[str, Any]:
@@ -109,7 +110,10 @@ class JobInstance(Document):
     claim = DictField()
     sequence = LongField()
     runner = StringField()
+    started_at = DateTimeField()
+    last_line = StringField()
     lost = BooleanField()
+    kill = BooleanField()
 
 
 class InstanceCount(Document):
@@ -204,6 +208,101 @@ class Agent(Document):
     last_beat = DateTimeField(required=True)
 
 
+class AgentHistory(Document):
+    """What an agent told in a quarter of an hour; ``beats`` is how often."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "agent_history",
+        [["site", "time"], {"fields": ["time"], "expireAfterSeconds": STATISTICS_SECONDS}],
+        inheritance=False,
+    )
+    id = StringField(primary_key=True)
+    site = StringField(required=True)
+    agent = StringField(required=True)
+    time = DateTimeField(required=True)
+    beats = LongField(default=0)
+    holds = LongField()
+    problem = StringField()
+
+
+class Activity(Document):
+    """How many instances of a site or a job (``scope``) began or ended in an hour."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "activity",
+        [["scope", "time"], {"fields": ["time"], "expireAfterSeconds": STATISTICS_SECONDS}],
+        inheritance=False,
+    )
+    id = StringField(primary_key=True)
+    scope = StringField(required=True)
+    time = DateTimeField(required=True)
+    Running = LongField()
+    Done = LongField()
+    Failed = LongField()
+    Terminated = LongField()
+
+
+class Failure(Document):
+    """How often a site had one kind of failure in an hour."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "failure",
+        [["site", "time"], {"fields": ["time"], "expireAfterSeconds": STATISTICS_SECONDS}],
+        inheritance=False,
+    )
+    id = StringField(primary_key=True)
+    site = StringField(required=True)
+    status = StringField(required=True)
+    minor_status = StringField()
+    time = DateTimeField(required=True)
+    number = LongField()
+
+
+class HostActivity(Document):
+    """How many instances ended on a host on a day."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "host_activity",
+        [["site", "time"], {"fields": ["time"], "expireAfterSeconds": STATISTICS_SECONDS}],
+        inheritance=False,
+    )
+    id = StringField(primary_key=True)
+    site = StringField(required=True)
+    hostname = StringField(required=True)
+    time = DateTimeField(required=True)
+    Done = LongField()
+    Failed = LongField()
+    Terminated = LongField()
+
+
+class Distribution(Document):
+    """What the attempts of a job used: numbers by bin."""
+
+    meta: ClassVar[dict[str, Any]] = _meta("distribution", [], inheritance=False)
+    id = ObjectIdField(primary_key=True)
+    cpu = DictField()
+    memory = DictField()
+    wall = DictField()
+    cpu_seconds = LongField()
+    wall_seconds = LongField()
+    cpu_max = FloatField()
+    mem_max = FloatField()
+
+
+class Snapshot(Document):
+    """How many instances of each site were in which status at a time."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "snapshot",
+        [["hourly", "id"], {"fields": ["time"], "expireAfterSeconds": STATISTICS_SECONDS}],
+        inheritance=False,
+    )
+    id = DateTimeField(primary_key=True)
+    time = DateTimeField(required=True)
+    hourly = BooleanField(required=True)
+    sites = ListField(DictField())
+
+
 class DataFile(Document):
     """A file in the data catalogue."""
 
@@ -224,5 +323,6 @@ class DataFile(Document):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, HeartBeat, Agent, DataFile,
+    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, HeartBeat, Agent, AgentHistory,
+    Activity, Failure, HostActivity, Distribution, Snapshot, DataFile,
 )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from bson import ObjectId
 
-from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database import clock, snapshots
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 
@@ -55,6 +56,7 @@ def agent_beat(database: Database, beat: Document, site: str, holds: Sequence[He
     database.agents.update_one(
         {"site": site, "agent": beat["agent"]}, {"$set": beat | {"last_beat": now, "holds": len(holds)}}, upsert=True
     )
+    _remember(database, beat, site, len(holds), now)
     states = _states(database, site, holds)
     answers = [_answer(states.get((held.job, held.instance)), held) for held in holds]
     alive = [
@@ -64,6 +66,25 @@ def agent_beat(database: Database, beat: Document, site: str, holds: Sequence[He
     ]
     database.instances.update_many({"_id": {"$in": alive}}, {"$set": {"last_contact": now}})
     return answers
+
+
+def _remember(database: Database, beat: Document, site: str, holds: int, now: datetime) -> None:
+    """Keep this quarter of an hour in the agent's history; the last complaint in it stays."""
+    time = snapshots.quarter(now)
+    told = {"site": site, "agent": beat["agent"], "time": time, "holds": holds}
+    told |= {"problem": beat["problem"]} if beat.get("problem") else {}
+    key = f"{site}|{beat['agent']}|{time:%Y%m%d%H%M}"
+    database.beats.update_one({"_id": key}, {"$set": told, "$inc": {"beats": 1}}, upsert=True)
+
+
+def history(database: Database, site: str, begin: datetime) -> list[Document]:
+    """Return what the agents of a site told in each quarter of an hour, the oldest first."""
+    return list(database.beats.find({"site": site, "time": {"$gte": begin}}, sort=[("time", 1), ("agent", 1)]))
+
+
+def agents(database: Database, sites: Sequence[str]) -> list[Document]:
+    """Return the agents of these sites with their last beat, the latest first."""
+    return list(database.agents.find({"site": {"$in": list(sites)}}, sort=[("last_beat", -1)]))
 
 
 def _states(database: Database, site: str, holds: Sequence[Held]) -> dict[tuple[ObjectId, int], Document]:

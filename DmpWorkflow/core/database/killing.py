@@ -6,7 +6,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import clock, counts
+from DmpWorkflow.core.database import activity, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 from DmpWorkflow.utils.parts import in_parts
@@ -26,6 +26,10 @@ def kill(database: Database, job: ObjectId, numbers: Sequence[int]) -> tuple[int
         ended += database.transaction(partial(_end_waiting, database, job, chunk))
         active = {"job": job, "instanceId": {"$in": chunk}, "status": {"$in": [str(status) for status in ACTIVE]}}
         ordered += database.instances.update_many(active, {"$set": {"kill": True}}).matched_count
+    if ended:
+        site = jobs.by_id(database, job)["execution_site"]
+        change = activity.Change(job, site, MajorStatus.TERMINATED, KILLED_BY_USER, number=ended)
+        activity.note(database, [change])
     return ended, ordered
 
 

@@ -10,7 +10,7 @@ from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.batch_id import same_batch_job
-from DmpWorkflow.core.database import children, clock, counts
+from DmpWorkflow.core.database import activity, children, clock, counts, distributions
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.killing import KILLED_BY_USER
 from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
@@ -19,11 +19,13 @@ from DmpWorkflow.core.samples import LIMIT, append_thinned
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, NotFound, Unavailable
 
 HISTORY_LIMIT = 100  # entries of one attempt
+LINE_LIMIT = 200  # characters of the last line
 LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
     "sequence": 1, "runner": 1, "lost": 1, "kill": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
+    "hostname": 1, "started_at": 1, "cpu_peak": 1, "memory_peak": 1, "cpu_max": 1, "mem_max": 1,
 }  # fmt: skip
 
 Key = tuple[ObjectId, int]
@@ -98,6 +100,7 @@ def _apply_round(
             if state is not None and result is Outcome.APPLY:
                 accepted.append((report, state))
         if _write(database, accepted):
+            _tell(database, accepted)
             return
     for position in positions:
         if results[position] is Outcome.APPLY:
@@ -160,6 +163,31 @@ def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]
     return True
 
 
+def _tell(database: Database, accepted: Sequence[tuple[StatusReport, Document]]) -> None:
+    """Count what happened, for charts."""
+    moved = [(report, state) for report, state in accepted if report.report.status != state["status"]]
+    activity.note(database, [_change(report, state) for report, state in moved])
+    ended = [(report, state) for report, state in moved if report.report.status in FINAL]
+    distributions.note(database, [_used(report, state) for report, state in ended])
+
+
+def _change(report: StatusReport, state: Document) -> activity.Change:
+    minor = report.values.get("minor_status") or state["minor_status"] or ""
+    host = report.values.get("hostname") or state.get("hostname") or ""
+    return activity.Change(report.job, state["site"], report.report.status, minor, host)
+
+
+def _used(report: StatusReport, state: Document) -> distributions.Used:
+    def most(name: str, peak: str) -> float | None:
+        known = [value for value in (report.values.get(name), state.get(peak)) if value is not None]
+        return max(map(float, known), default=None)
+
+    began = state.get("started_at")
+    wall = (clock.now() - began).total_seconds() if began else None
+    limits = [report.values.get(name) or state.get(name) for name in ("cpu_max", "mem_max")]
+    return distributions.Used(report.job, most("cpu", "cpu_peak"), most("memory", "memory_peak"), wall, *limits)
+
+
 class _ChangedMeanwhileError(Exception):
     """An instance is no longer in the state that was decided on."""
 
@@ -206,7 +234,9 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if minor:
         changes["minor_status"] = minor
     if log := report.values.get("log"):
-        changes["log"] = log[-LOG_LIMIT:]
+        changes |= {"log": log[-LOG_LIMIT:], "last_line": _last_line(log)}
+    if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
+        changes["started_at"] = time
     ended = report.report.status in FINAL
     update: Document = {"$set": changes, "$unset": {"claim" if ended else "claim.expires": ""}}
     if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):
@@ -214,6 +244,11 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
         update["$push"] = {"status_history": {"$each": [entry], "$slice": -HISTORY_LIMIT}}
     _add_samples(database, report, state, update)
     return update
+
+
+def _last_line(log: str) -> str:
+    """Return what failures are grouped by."""
+    return next((line.strip() for line in reversed(log[-LOG_LIMIT:].splitlines()) if line.strip()), "")[:LINE_LIMIT]
 
 
 _PLAIN = ("batchId", "hostname", "Nevents", "cpu_max", "mem_max")

@@ -18,11 +18,11 @@ ATTEMPTS_KEPT = 20
 LOG_KEPT = 4096  # characters of an earlier attempt's log, its end
 KEPT = (
     "attempt", "status", "minor_status", "status_history", "batchId", "hostname", "runner", "Nevents",
-    "cpu_peak", "memory_peak", "cpu_max", "mem_max",
+    "cpu_peak", "memory_peak", "cpu_max", "mem_max", "started_at",
 )  # fmt: skip
 FORGOTTEN = (
     "batchId", "hostname", "runner", "sequence", "lost", "claim", "kill", "Nevents", "log", "cpu", "memory",
-    "cpu_peak", "memory_peak", "cpu_max", "mem_max",
+    "cpu_peak", "memory_peak", "cpu_max", "mem_max", "started_at", "last_line",
 )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from DmpWorkflow.frontend.access import RIGHTS, Right
 from DmpWorkflow.frontend.api import replies, schemas
 
 REFERENCE = "#/components/schemas/{model}"
-PATH_TYPES = {"int": {"type": "integer", "minimum": 0}, "default": {"type": "string"}}
-CONVERTER = re.compile(r"<(?:(?P<type>\w+):)?(?P<name>\w+)>")
+PATH_TYPES: dict[str, dict[str, Any]] = {"int": {"type": "integer", "minimum": 0}, "default": {"type": "string"}}
+CONVERTER = re.compile(r"<(?:(?P<type>\w+)(?:\((?P<words>[^)]*)\))?:)?(?P<name>\w+)>")
 
 
 class Takes(NamedTuple):
@@ -50,6 +50,14 @@ REQUESTS: dict[str, Takes] = {
     "sites.watched": Takes(schemas.Site, query=True),
     "sites.change_catalogue": Takes(schemas.CatalogueChange, json=True, form=True),
     "sites.list_files": Takes(schemas.CatalogueQuery, query=True),
+    "statistics.work": Takes(schemas.Span, query=True),
+    "statistics.ends": Takes(schemas.Span, query=True),
+    "statistics.failures": Takes(schemas.SiteChoice, query=True),
+    "statistics.sites": Takes(schemas.SiteChoice, query=True),
+    "statistics.hosts": Takes(schemas.Site, query=True),
+    "statistics.agents": Takes(schemas.SiteChoice, query=True),
+    "statistics.beats": Takes(schemas.SiteSpan, query=True),
+    "statistics.job_ends": Takes(schemas.Span, query=True),
 }
 REPLIES: dict[str, type[BaseModel]] = {
     "jobs.create_job": replies.MadeJobs,
@@ -71,6 +79,16 @@ REPLIES: dict[str, type[BaseModel]] = {
     "sites.watched": replies.Watched,
     "sites.change_catalogue": replies.ChangedFiles,
     "sites.list_files": replies.Files,
+    "statistics.work": replies.Chart,
+    "statistics.ends": replies.Chart,
+    "statistics.failures": replies.FailureReasons,
+    "statistics.sites": replies.SiteHealths,
+    "statistics.hosts": replies.Hosts,
+    "statistics.agents": replies.Agents,
+    "statistics.beats": replies.Chart,
+    "statistics.job_ends": replies.Chart,
+    "statistics.job_distribution": replies.Histogram,
+    "statistics.job_failures": replies.FailureGroups,
     "service.health": replies.Health,
     "service.whoami": replies.WhoAmI,
 }
@@ -140,9 +158,15 @@ def _operation(app: Flask, endpoint: str, rule: str, right: Right) -> dict[str, 
 
 def _path_parameters(rule: str) -> list[dict[str, Any]]:
     return [
-        {"name": found["name"], "in": "path", "required": True, "schema": PATH_TYPES[found["type"] or "default"]}
+        {"name": found["name"], "in": "path", "required": True, "schema": _path_type(found)}
         for found in CONVERTER.finditer(rule)
     ]
+
+
+def _path_type(found: re.Match[str]) -> dict[str, Any]:
+    if found["words"]:
+        return {"type": "string", "enum": [word.strip() for word in found["words"].split(",")]}
+    return PATH_TYPES[found["type"] or "default"]
 
 
 def _query(takes: Takes) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What requests look like. Old clients send these as forms, where every value is a text."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -225,3 +225,21 @@ class InstanceQuery(BaseModel):
     status: Text = ""
     after: Number = 0
     limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class SiteChoice(BaseModel):
+    """GET /statistics/..., of all sites or of one."""
+
+    site: Text = ""
+
+
+class Span(SiteChoice):
+    """GET /statistics/..., over a time."""
+
+    span: Literal["day", "week", "month"] = "day"
+
+
+class SiteSpan(Site):
+    """GET /statistics/beats/."""
+
+    span: Literal["day", "week", "month"] = "day"

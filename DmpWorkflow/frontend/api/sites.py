@@ -7,7 +7,7 @@ from typing import Any
 from bson import ObjectId
 from flask import Blueprint, current_app, request
 
-from DmpWorkflow.core.database import claims, counts, data_catalogue, heartbeats, jobs, listing, work
+from DmpWorkflow.core.database import claims, counts, data_catalogue, heartbeats, jobs, listing, snapshots, work
 from DmpWorkflow.core.database.claims import ClaimRequest
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.frontend.access import Right, check_site, database, principal, requires, signing_key
@@ -86,6 +86,7 @@ def agent_heartbeat() -> dict[str, Any]:
     beat = given.model_dump(include={"agent", "hostname", "version", "problem"})
     holds = [heartbeats.Held(ObjectId(held.job_id), held.instance_id, held.attempt) for held in given.holds]
     answers = heartbeats.agent_beat(database(), beat, given.site, holds)
+    snapshots.take_when_due(database(), current_app.extensions["dampe_clockwork"])
     return {"result": "ok", "answers": [str(answer) for answer in answers]}
 
 

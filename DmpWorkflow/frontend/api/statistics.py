@@ -1,0 +1,202 @@
+"""What is drawn and ranked: work over time, failures, sites, hosts, and how a job does."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from flask import Blueprint, current_app
+
+from DmpWorkflow.core.database import (
+    activity,
+    clock,
+    distributions,
+    failing,
+    heartbeats,
+    jobs,
+    site_health,
+    snapshots,
+)
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.work import iso
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
+from DmpWorkflow.frontend.api import schemas
+from DmpWorkflow.frontend.parameters import parse
+from DmpWorkflow.frontend.shared import shared
+
+blueprint = Blueprint("statistics", __name__, url_prefix="/statistics")
+
+SPANS = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=31)}
+ENDS = (MajorStatus.DONE, MajorStatus.FAILED, MajorStatus.TERMINATED)
+SHARED_SECONDS = 4.0
+
+
+def visible_sites(site: str = "") -> tuple[str, ...]:
+    """Return the sites that the reader may see: all that are configured, or the one asked for; checks it."""
+    if own_site():
+        check_site(site or own_site())
+    configured: tuple[str, ...] = current_app.config["DAMPE_SETTINGS"].jobdb.batch_sites
+    chosen = site or own_site()
+    return (chosen,) if chosen else configured
+
+
+@blueprint.get("/work/")
+@requires(Right.READ)
+def work() -> dict[str, Any]:
+    """Return how many instances were in which status, over a day, a week or a month."""
+    given = parse(schemas.Span)
+    return {"result": "ok"} | _work(database(), visible_sites(given.site), given.span)
+
+
+@shared(SHARED_SECONDS)
+def _work(database: Database, sites: tuple[str, ...], span: str) -> dict[str, Any]:
+    taken = snapshots.since(database, clock.now() - SPANS[span], set(sites), hourly=span != "day")
+    statuses = [str(status) for status in MajorStatus if status is not MajorStatus.DONE]
+    return {
+        "times": [_seconds(one["time"]) for one in taken],
+        "series": [_series(status, [one["counts"].get(status, 0) for one in taken]) for status in statuses],
+    }
+
+
+@blueprint.get("/ends/")
+@requires(Right.READ)
+def ends() -> dict[str, Any]:
+    """Return how many instances ended per hour, over a day, a week or a month."""
+    given = parse(schemas.Span)
+    scopes = tuple(activity.of_site(site) for site in visible_sites(given.site))
+    return {"result": "ok"} | ends_chart(database(), scopes, given.span)
+
+
+@shared(SHARED_SECONDS)
+def ends_chart(database: Database, scopes: tuple[str, ...], span: str) -> dict[str, Any]:
+    """Return the chart of what ended in these scopes, hour by hour, also where nothing did."""
+    now = clock.now()
+    begin = (now - SPANS[span]).replace(minute=0, second=0, microsecond=0)
+    found = {hour["time"]: hour for hour in activity.hours(database, scopes, begin)}
+    times = [begin + number * activity.HOUR for number in range(int((now - begin) / activity.HOUR) + 1)]
+    return {
+        "times": [_seconds(time) for time in times],
+        "series": [_series(status, [found.get(time, {}).get(status, 0) for time in times]) for status in ENDS],
+    }
+
+
+@blueprint.get("/failures/")
+@requires(Right.READ)
+def failures() -> dict[str, Any]:
+    """Return the most frequent failures of the last day, by site and minor status."""
+    return {"result": "ok", "failures": frequent_failures(database(), visible_sites(parse(schemas.SiteChoice).site))}
+
+
+@shared(SHARED_SECONDS)
+def frequent_failures(database: Database, sites: tuple[str, ...], most: int = 12) -> list[Document]:
+    """Return the most frequent failures of the last day."""
+    return activity.failure_reasons(database, sites, clock.now() - activity.DAY, most)
+
+
+@blueprint.get("/sites/")
+@requires(Right.READ)
+def sites() -> dict[str, Any]:
+    """Return how each site does, with a traffic light and its reason."""
+    health = healths(database(), visible_sites(parse(schemas.SiteChoice).site))
+    return {"result": "ok", "sites": [_plain(one) for one in health]}
+
+
+@shared(SHARED_SECONDS)
+def healths(database: Database, sites: tuple[str, ...]) -> list[site_health.SiteHealth]:
+    """Return the health of these sites, those in trouble first."""
+    return site_health.of_sites(database, sites)
+
+
+def _plain(health: site_health.SiteHealth) -> Document:
+    return {
+        "site": health.site,
+        "light": str(health.light),
+        "reason": health.reason,
+        "last_beat": iso(health.last_beat) if health.last_beat else None,
+        "counts": {str(status): number for status, number in health.counts.items()},
+        "ended": health.ended,
+        "failing": health.failing,
+    }
+
+
+@blueprint.get("/hosts/")
+@requires(Right.READ)
+def hosts() -> dict[str, Any]:
+    """Return a site's hosts of the last two days, those that fail most first."""
+    (site,) = visible_sites(parse(schemas.Site).site)
+    return {"result": "ok", "hosts": site_hosts(database(), site)}
+
+
+@shared(SHARED_SECONDS)
+def site_hosts(database: Database, site: str, most: int = 50) -> list[Document]:
+    """Return a site's hosts of yesterday and today, those that fail most first."""
+    return activity.hosts(database, site, clock.now() - activity.DAY, most)
+
+
+@blueprint.get("/agents/")
+@requires(Right.READ)
+def agents() -> dict[str, Any]:
+    """Return the agents of the sites with their last heartbeat."""
+    found = heartbeats.agents(database(), visible_sites(parse(schemas.SiteChoice).site))
+    return {"result": "ok", "agents": [agent_row(agent) for agent in found]}
+
+
+def agent_row(agent: Document) -> Document:
+    """Return an agent as lists show it."""
+    shown = {name: agent.get(name) for name in ("site", "agent", "hostname", "version", "problem", "holds")}
+    return shown | {"last_beat": iso(agent["last_beat"])}
+
+
+@blueprint.get("/beats/")
+@requires(Right.READ)
+def beats() -> dict[str, Any]:
+    """Return how many instances the agents of a site held, over a day, a week or a month."""
+    given = parse(schemas.SiteSpan)
+    (site,) = visible_sites(given.site)
+    found = heartbeats.history(database(), site, clock.now() - SPANS[given.span])
+    times = sorted({beat["time"] for beat in found})
+    names = sorted({beat["agent"] for beat in found})
+    held = {(beat["time"], beat["agent"]): beat["holds"] for beat in found}
+    series = [_series(name, [held.get((time, name)) for time in times]) for name in names]
+    return {"result": "ok", "times": [_seconds(time) for time in times], "series": series}
+
+
+@blueprint.get("/jobs/<slug>/ends/")
+@requires(Right.READ)
+def job_ends(slug: str) -> dict[str, Any]:
+    """Return how many instances of a job ended per hour, over a day, a week or a month."""
+    return {"result": "ok"} | ends_chart(database(), (activity.of_job(_seen(slug)),), parse(schemas.Span).span)
+
+
+@blueprint.get("/jobs/<slug>/distribution/<any(cpu, memory, wall):quantity>/")
+@requires(Right.READ)
+def job_distribution(slug: str, quantity: str) -> dict[str, Any]:
+    """Return the histogram of CPU seconds, peak MB or wall seconds of a job's attempts, with the limit."""
+    found = distributions.of_job(database(), _seen(slug))
+    limit = {"cpu": found["cpu_max"], "memory": found["mem_max"], "wall": None}[quantity]
+    histogram = found[quantity]
+    series = _series("attempts", histogram["values"], distributions.QUANTITIES[quantity])
+    return {"result": "ok", "edges": histogram["edges"], "series": [series], "limits": [limit] if limit else []}
+
+
+@blueprint.get("/jobs/<slug>/failures/<any(minor_status, hostname, last_line):by>/")
+@requires(Right.READ)
+def job_failures(slug: str, by: str) -> dict[str, Any]:
+    """Return how a job's failures (at most the last 5000) fall into groups."""
+    return {"result": "ok", "groups": failing.groups(database(), _seen(slug), by)}
+
+
+def _seen(slug: str) -> ObjectId:
+    job = jobs.by_slug(database(), slug)
+    sees(job)
+    found: ObjectId = job["_id"]
+    return found
+
+
+def _series(name: str, values: Sequence[float | None], unit: str = "") -> Document:
+    return {"name": str(name), "unit": unit, "values": list(values)}
+
+
+def _seconds(time: datetime) -> int:
+    return int(time.timestamp())
