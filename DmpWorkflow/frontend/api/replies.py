@@ -320,6 +320,8 @@ class Series(BaseModel):
 class Chart(Reply):
     """GET /statistics/...: series over times, in seconds since 1970."""
 
+    begin: int
+    end: int
     times: list[int]
     series: list[Series]
 

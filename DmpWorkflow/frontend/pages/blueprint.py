@@ -103,10 +103,17 @@ def _common() -> dict[str, Any]:
         "who": who,
         "navigation": [entry[:2] for entry in NAVIGATION if who is not None and who.role in entry[2].value],
         "asset": _asset,
+        "again": _again,
         "views": current_app.view_functions,
         "may_submit": who is not None and who.role in Right.SUBMIT.value,
         "is_admin": who is not None and who.role == "admin",
     }
+
+
+def _again(**changes: str | None) -> str:
+    """Return the address of this page with other parameters; None leaves one out."""
+    values = {**request.args.to_dict(), **(request.view_args or {}), **changes}
+    return url_for(str(request.endpoint), **{name: value or None for name, value in values.items()})
 
 
 def _asset(name: str) -> str:
