@@ -64,6 +64,10 @@ def _with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]
             "priority": job["priority"],
             "created_at": iso(job["created_at"]),
             "counts": {str(status): count for status, count in totals[job["_id"]].items()},
+            "owner": job.get("owner", ""),
+            "tags": job.get("tags", []),
+            "archived": job.get("archived", False),
+            "parent_count": len(job["dependencies"]),
         }
         for job in jobs
     ]

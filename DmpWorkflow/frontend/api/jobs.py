@@ -11,7 +11,7 @@ from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
-from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
+from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse
 
@@ -38,6 +38,7 @@ def create_job() -> dict[str, Any]:
         parents=_parents(),
         replace=given.replace,
         priority=given.priority,
+        owner=owner(),
     )
     rows, warnings = submit_xml(database(), submission, _words())
     return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}

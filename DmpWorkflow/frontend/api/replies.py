@@ -82,6 +82,10 @@ class JobRow(BaseModel):
     priority: int
     created_at: str
     counts: Counts
+    owner: str
+    tags: list[str]
+    archived: bool
+    parent_count: int
 
 
 class JobDetail(JobRow):
