@@ -101,6 +101,7 @@ class Jobs(Reply):
 
     jobs: list[JobRow]
     next: str | None
+    matching: int
 
 
 class OneJob(Reply):
