@@ -118,9 +118,15 @@ class Client:
         body |= {"override_dict": dict(overrides or {})} | ({"instanceId": first} if first is not None else {})
         return self._call("POST", "/jobInstances/", once=True, json=body)
 
-    def jobs(self, *, title: str = "", job_type: str = "", site: str = "", most: int | None = None) -> Iterator[Json]:
-        """Iterate over jobs with their counts, the youngest first."""
-        query: Json = {"title": title, "type": job_type, "site": site, "limit": min(most or 100, 100)}
+    def jobs(
+        self, *, title: str = "", job_type: str = "", site: str = "", most: int | None = None, **chosen: Any
+    ) -> Iterator[Json]:
+        """Iterate over jobs with their counts, the youngest first, or as ``sort`` and ``descending`` say.
+
+        ``chosen`` may hold text (part of title, slug, owner or tag), status, owner, tag, archived ("no", "yes" or
+        "any"), since and until (ISO 8601), sort (created, title, site, type, progress, failed, total), descending.
+        """
+        query: Json = {"title": title, "type": job_type, "site": site, "limit": min(most or 100, 100)} | chosen
         seen = 0
         while True:
             page = self._call("GET", "/job/", params=query)

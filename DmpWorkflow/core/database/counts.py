@@ -43,9 +43,10 @@ def lock(database: Database, job: ObjectId, session: ClientSession) -> None:
 def of_jobs(database: Database, jobs: Iterable[ObjectId]) -> dict[ObjectId, Counts]:
     """Return the counts of each job, with every status in each; a constant number of documents is read per job."""
     totals = {job: dict.fromkeys(MajorStatus, 0) for job in jobs}
-    for slot in database.counts.find({"job": {"$in": list(totals)}}):
-        for status, count in slot["status"].items():
-            totals[slot["job"]][MajorStatus(status)] += count
+    sums = {str(status): {"$sum": f"$status.{status}"} for status in MajorStatus}
+    chosen = {"$match": {"job": {"$in": list(totals)}}}
+    for found in database.counts.aggregate([chosen, {"$group": {"_id": "$job"} | sums}]):
+        totals[found["_id"]] = {status: found[status] for status in MajorStatus}
     return totals
 
 

@@ -59,6 +59,9 @@ class Job(Document):
     execution_site = StringField(required=True)
     allotted = LongField(default=0)
     creations = ListField(DictField())
+    owner = StringField(default="")
+    tags = ListField(StringField())
+    archived = BooleanField(default=False)
 
 
 class JobInstance(Document):

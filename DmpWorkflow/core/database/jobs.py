@@ -19,7 +19,7 @@ SLUG_BYTES = 6
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job as it is submitted; ``body`` is its XML in the canonical form, ``dependencies`` its parents."""
+    """A job as ``owner`` submits it; ``body`` is its XML in the canonical form, ``dependencies`` its parents."""
 
     title: str
     type: str
@@ -28,6 +28,7 @@ class NewJob:
     release: str = ""
     priority: int = 0
     dependencies: tuple[ObjectId, ...] = ()
+    owner: str = ""
 
     @property
     def key(self) -> Document:
@@ -85,6 +86,9 @@ def _insert(database: Database, new: NewJob, session: ClientSession) -> Document
         "created_at": clock.now(),
         "allotted": 0,  # the highest instance number given away
         "creations": [],  # numbers given away whose instances are not all stored yet
+        "owner": new.owner,
+        "tags": [],
+        "archived": False,
         **new.key,
         **_definition(new),
     }

@@ -1,7 +1,6 @@
 """Jobs and instances as lists and pages show them; read by key, never by skipping."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
@@ -19,39 +18,16 @@ JOB_FIELDS = {"body": 0, "creations": 0}
 MOST_FOUND = 1_000_000
 
 
-def jobs_page(
-    database: Database, limit: int, before: str = "", title: str = "", job_type: str = "", site: str = ""
-) -> tuple[list[Document], str | None]:
-    """Return jobs, the youngest first, and the cursor of the page that follows, if there is one."""
-    given = {"title": title, "type": job_type, "execution_site": site}
-    query: Document = {name: value for name, value in given.items() if value}
-    if before:
-        time, last = _cursor(before)
-        query["$or"] = [{"created_at": {"$lt": time}}, {"created_at": time, "_id": {"$lt": last}}]
-    found = list(database.jobs.find(query, JOB_FIELDS, sort=[("created_at", -1), ("_id", -1)], limit=limit + 1))
-    return _with_counts(database, found[:limit]), _cursor_after(found[limit - 1]) if len(found) > limit else None
-
-
-def _cursor_after(job: Document) -> str:
-    return f"{int(job['created_at'].timestamp() * 1000)}-{job['_id']}"
-
-
-def _cursor(text: str) -> tuple[datetime, ObjectId]:
-    milliseconds, _, last = text.partition("-")
-    if not (milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) < 15 and ObjectId.is_valid(last)):
-        raise InvalidInput(f"before: {text[:40]!r} is no cursor: take the one that the last page named")
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC), ObjectId(last)
-
-
 def job_summary(database: Database, job: Document) -> Document:
     """Return one job as lists show it, with its XML and its parents' slugs."""
     parents = database.jobs.find({"_id": {"$in": job["dependencies"]}}, {"slug": 1})
-    row = _with_counts(database, [job])[0]
+    row = with_counts(database, [job])[0]
     slugs = [parent["slug"] for parent in parents]
     return row | {"body": job["body"], "parents": slugs, "allotted": job["allotted"]}
 
 
-def _with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]:
+def with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]:
+    """Return jobs (with JOB_FIELDS) as rows of a list, with the number of instances in each status."""
     totals = counts.of_jobs(database, [job["_id"] for job in jobs])
     return [
         {
@@ -64,6 +40,10 @@ def _with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]
             "priority": job["priority"],
             "created_at": iso(job["created_at"]),
             "counts": {str(status): count for status, count in totals[job["_id"]].items()},
+            "owner": job.get("owner", ""),
+            "tags": job.get("tags", []),
+            "archived": job.get("archived", False),
+            "parent_count": len(job["dependencies"]),
         }
         for job in jobs
     ]
@@ -75,7 +55,7 @@ def instances_page(
     """Return instances in the order of their numbers, and the number after which the next page begins."""
     query: Document = {"job": job, "instanceId": {"$gt": after}}
     if status:
-        query["status"] = str(_status(status))
+        query["status"] = str(status_of(status))
     found = list(database.instances.find(query, ROW_FIELDS, sort=[("instanceId", 1)], limit=limit + 1))
     rows = [_row(instance) for instance in found[:limit]]
     return rows, rows[-1]["instance_id"] if len(found) > limit else None
@@ -150,7 +130,7 @@ def numbers(
 def _chosen(job: Any, status: str, n_min: int | None, n_max: int | None, instance: int | None) -> Document:
     query: Document = {"job": job}
     if status != "Any":
-        query["status"] = str(_status(status))
+        query["status"] = str(status_of(status))
     bounds = {"$gt": n_min, "$lte": n_max, "$eq": instance}
     if given := {operator: value for operator, value in bounds.items() if value is not None}:
         query["instanceId"] = given
@@ -174,7 +154,8 @@ def watched(database: Database, site: str) -> list[Document]:
     ]
 
 
-def _status(text: str) -> MajorStatus:
+def status_of(text: str) -> MajorStatus:
+    """Return the status of that name; raises InvalidInput."""
     try:
         return MajorStatus(text)
     except ValueError:

@@ -33,6 +33,7 @@ class Submission:
     parents: tuple[str, ...] = ()
     replace: bool = False
     priority: int | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def _new_job(
         release=expand(definition.release, values),
         priority=priority,
         dependencies=parents,
+        owner=submission.owner,
     )
 
 

@@ -5,13 +5,13 @@ from typing import Any
 from bson import ObjectId
 from flask import Blueprint, current_app, request
 
-from DmpWorkflow.core.database import jobs, listing
+from DmpWorkflow.core.database import job_search, jobs, listing
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
-from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
+from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse
 
@@ -38,6 +38,7 @@ def create_job() -> dict[str, Any]:
         parents=_parents(),
         replace=given.replace,
         priority=given.priority,
+        owner=owner(),
     )
     rows, warnings = submit_xml(database(), submission, _words())
     return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
@@ -72,14 +73,13 @@ def add_instances() -> dict[str, Any]:
 @blueprint.get("/job/")
 @requires(Right.READ)
 def list_jobs() -> dict[str, Any]:
-    """List jobs, the youngest first."""
+    """List the jobs that match, the youngest first or in another order."""
     given = parse(schemas.JobQuery)
     if own_site():
         check_site(given.site or own_site())
-    found, cursor = listing.jobs_page(
-        database(), given.limit, given.before, given.title, given.type, given.site or own_site()
-    )
-    return {"result": "ok", "jobs": found, "next": cursor}
+    chosen = given.chosen(given.site or own_site())
+    page = job_search.search(database(), chosen, given.sort, given.descending, given.limit, given.before)
+    return {"result": "ok", "jobs": page.rows, "next": page.next, "matching": page.matching}
 
 
 @blueprint.get("/job/<slug>/")

@@ -82,6 +82,10 @@ class JobRow(BaseModel):
     priority: int
     created_at: str
     counts: Counts
+    owner: str
+    tags: list[str]
+    archived: bool
+    parent_count: int
 
 
 class JobDetail(JobRow):
@@ -97,6 +101,7 @@ class Jobs(Reply):
 
     jobs: list[JobRow]
     next: str | None
+    matching: int
 
 
 class OneJob(Reply):

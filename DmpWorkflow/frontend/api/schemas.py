@@ -1,10 +1,12 @@
 """What requests look like. Old clients send these as forms, where every value is a text."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
+from DmpWorkflow.core.database.job_search import JobFilter
 from DmpWorkflow.core.database.reporting import LOG_LIMIT
 
 INT64 = 2**63 - 1
@@ -20,11 +22,20 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _utc(value: datetime) -> datetime:
+    """Take a time without a zone for UTC."""
+    try:
+        return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time is out of bounds") from None
+
+
 Id = Annotated[str, StringConstraints(pattern=ID)]
 Number = Annotated[int, Field(ge=0, le=INT64)]
 Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 OptionalNumber = Annotated[Number | None, BeforeValidator(_none)]
 OptionalText = Annotated[Text | None, BeforeValidator(_text)]
+OptionalTime = Annotated[Annotated[datetime, AfterValidator(_utc)] | None, BeforeValidator(_none)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -210,13 +221,37 @@ class Site(BaseModel):
 
 
 class JobQuery(BaseModel):
-    """GET /job/."""
+    """GET /job/: ``before`` is the cursor of the last page, in any order; ``until`` itself is not meant."""
 
     title: Text = ""
     type: Text = ""
     site: Text = ""
     before: Text = ""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    text: Text = ""
+    status: Text = ""
+    owner: Text = ""
+    tag: Text = ""
+    archived: Literal["no", "yes", "any"] = "no"
+    since: OptionalTime = None
+    until: OptionalTime = None
+    sort: Literal["created", "title", "site", "type", "progress", "failed", "total"] = "created"
+    descending: bool = True
+
+    def chosen(self, site: str) -> JobFilter:
+        """Return which jobs are meant, of ``site`` if it is not empty."""
+        return JobFilter(
+            text=self.text,
+            title=self.title,
+            type=self.type,
+            site=site,
+            status=self.status,
+            owner=self.owner,
+            tag=self.tag,
+            archived={"no": False, "yes": True, "any": None}[self.archived],
+            since=self.since,
+            until=self.until,
+        )
 
 
 class InstanceQuery(BaseModel):

@@ -23,6 +23,7 @@ SET_VAR = click.option(
     metavar='"a=1;b=2"',
     help="Variables of these instances; may be repeated, values quoted.",
 )
+SORTS = ("created", "title", "site", "type", "progress", "failed", "total")
 SHORT = {
     "New": "new", "Submitted": "sub", "Running": "run", "Suspended": "susp", "Done": "done", "Failed": "fail",
     "Terminated": "term", "Unknown": "unkn",
@@ -101,10 +102,23 @@ def add(
 @click.option("--title", default="", help="Only jobs of this name.")
 @click.option("--type", "job_type", default="", help="Only jobs of this type.")
 @click.option("--site", default="", help="Only jobs of this site.")
+@click.option("--text", default="", help="Only with this in title, slug, owner or a tag.")
+@click.option("--status", default="", help="Only jobs with instances in this status.")
+@click.option("--owner", default="", help="Only jobs that this one submitted.")
+@click.option("--tag", default="", help="Only jobs with this tag.")
+@click.option(
+    "--archived", type=click.Choice(["no", "yes", "any"]), default="no", show_default=True, help="Archived ones."
+)
+@click.option(
+    "--since", default="", metavar="TIME", help="Only jobs made then or later, as 2026-01-31 or with a time."
+)
+@click.option("--until", default="", metavar="TIME", help="Only jobs made before.")
+@click.option("--sort", type=click.Choice(SORTS), default="created", show_default=True, help="What to sort by.")
+@click.option("--descending/--ascending", default=True, show_default=True, help="In which order.")
 @click.option("--limit", type=click.IntRange(1), default=50, help="At most so many.")
-def list_jobs(context: Context, title: str, job_type: str, site: str, limit: int) -> None:
+def list_jobs(context: Context, limit: int, **chosen: Any) -> None:
     """List jobs, the youngest first, with the number of instances in each status."""
-    jobs = list(context.client().jobs(title=title, job_type=job_type, site=site, most=limit))
+    jobs = list(context.client().jobs(most=limit, **chosen))
     context.give(jobs)
     if context.as_json:
         return
@@ -163,7 +177,7 @@ def _find(client: Client, word: str) -> dict[str, Any]:
     try:
         return client.job(word)
     except NotFound:
-        named = list(client.jobs(title=word, most=2))
+        named = list(client.jobs(title=word, archived="any", most=2))
     if not named:
         raise NotFound(f"there is no job with the slug or name {word}")
     if len(named) > 1:

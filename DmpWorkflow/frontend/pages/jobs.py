@@ -2,7 +2,7 @@
 
 from flask import render_template
 
-from DmpWorkflow.core.database import jobs, listing
+from DmpWorkflow.core.database import job_search, jobs, listing
 from DmpWorkflow.frontend.access import Right, database, own_site, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
@@ -19,8 +19,10 @@ def job_list() -> str:
     """Show jobs, the youngest first."""
     given = parse(schemas.JobQuery)
     site = own_site() or given.site
-    found, cursor = listing.jobs_page(database(), JOBS_ON_A_PAGE, given.before, given.title, given.type, site)
-    return render_template("jobs.html", jobs=found, cursor=cursor, given=given)
+    page = job_search.search(
+        database(), given.chosen(site), given.sort, given.descending, JOBS_ON_A_PAGE, given.before
+    )
+    return render_template("jobs.html", jobs=page.rows, cursor=page.next, given=given)
 
 
 @blueprint.get("/jobs/<slug>")

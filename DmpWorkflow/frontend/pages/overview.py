@@ -4,7 +4,8 @@ from collections import Counter
 
 from flask import current_app, render_template
 
-from DmpWorkflow.core.database import listing, snapshots
+from DmpWorkflow.core.database import job_search, snapshots
+from DmpWorkflow.core.database.job_search import JobFilter
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.access import Right, database, own_site, requires
 from DmpWorkflow.frontend.api import schemas, statistics
@@ -25,7 +26,7 @@ def overview() -> str:
     total: Counter[MajorStatus] = Counter()
     for one in health:
         total.update(one.counts)
-    recent, _ = listing.jobs_page(database(), RECENT_JOBS, site=own_site())
+    recent = job_search.search(database(), JobFilter(site=given.site or own_site()), limit=RECENT_JOBS).rows
     return render_template(
         "overview.html",
         given=given,
