@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 import requests
@@ -46,6 +46,19 @@ ERRORS: Mapping[int, type[DmpWorkflowError]] = {
 }
 MOST_REPORTS = 1000  # in one request
 BUSY = (429, 502, 503, 504)
+
+
+class Given(TypedDict, total=False):
+    """What a submission says beside its XML; what is left out is as the XML says."""
+
+    title: str
+    job_type: str
+    site: str
+    instances: int
+    overrides: Mapping[str, Any]
+    parents: Sequence[str]
+    replace: bool
+    priority: int | None
 
 
 class Client:
@@ -82,26 +95,14 @@ class Client:
         """Return role, site and name of the credential."""
         return self._call("GET", "/whoami/")
 
-    def create_job(
-        self,
-        xml: bytes,
-        *,
-        title: str = "",
-        job_type: str = "",
-        site: str = "",
-        instances: int = 0,
-        overrides: Mapping[str, Any] | None = None,
-        parents: Sequence[str] = (),
-        replace: bool = False,
-        priority: int | None = None,
-    ) -> Json:
+    def create_job(self, xml: bytes, **given: Unpack[Given]) -> Json:
         """Make the jobs of an XML file; returns ``jobs`` (jobID, slug, title, first, last ...) and ``warnings``."""
-        fields = {"taskname": title, "t_type": job_type, "site": site, "n_instances": instances}
-        fields |= {"override_dict": json.dumps(overrides or {}), "depends": list(parents)}
-        fields |= {"replace": "1"} if replace else {}
-        fields |= {"priority": priority} if priority is not None else {}
         # Not repeated: a second one would add its instances again.
-        return self._call("POST", "/job/", once=True, data=fields, files={"file": ("job.xml", xml)})
+        return self._call("POST", "/job/", once=True, **_submission(xml, given))
+
+    def check_job(self, xml: bytes, **given: Unpack[Given]) -> Json:
+        """Return what ``create_job`` would do: ``valid``, ``problems`` (line, text), ``warnings``, ``jobs``."""
+        return self._call("POST", "/job/check/", **_submission(xml, given))
 
     def add_instances(
         self,
@@ -289,6 +290,20 @@ class Client:
         if reply.status_code in BUSY:
             raise Unavailable(f"{self.url} is busy: {text}")
         raise ERRORS.get(reply.status_code, InvalidInput if reply.ok else DmpWorkflowError)(text)
+
+
+def _submission(xml: bytes, given: Given) -> Json:
+    fields: Json = {
+        "taskname": given.get("title", ""),
+        "t_type": given.get("job_type", ""),
+        "site": given.get("site", ""),
+        "n_instances": given.get("instances", 0),
+        "override_dict": json.dumps(given.get("overrides", {})),
+        "depends": list(given.get("parents", ())),
+        "priority": given.get("priority"),  # None is not sent
+    }
+    fields |= {"replace": "1"} if given.get("replace") else {}
+    return {"data": fields, "files": {"file": ("job.xml", xml)}}
 
 
 class _Bearer(AuthBase):

@@ -4,10 +4,11 @@ import ast
 import json
 from typing import Any, TypeVar
 
-from flask import request
+from flask import current_app, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest
 
+from DmpWorkflow.core.database.submission import Words
 from DmpWorkflow.core.overrides import Overrides, from_mapping
 from DmpWorkflow.utils.errors import InvalidInput
 
@@ -106,3 +107,9 @@ def _depth(text: str) -> int:
 def overrides(value: Any) -> Overrides:
     """Return the overrides in an ``override_dict`` or ``body`` parameter."""
     return from_mapping(dictionary(value, "override_dict"))
+
+
+def words() -> Words:
+    """Return the types and sites that jobs may name."""
+    known = current_app.config["DAMPE_SETTINGS"].jobdb
+    return Words(types=known.task_types, sites=known.batch_sites)

@@ -155,6 +155,22 @@ def test_bad_xml_names_the_line(shell: Shell) -> None:
     assert "error: line 2: Element 'Job': Missing child element(s). Expected is" in shell.stderr
 
 
+def test_a_check_prints_every_problem_or_what_would_run(shell: Shell, served: Served) -> None:
+    bad = shell.folder / "bad.xml"
+    bad.write_text("<Jobs>\n<Job type='No' site='NOWHERE'>\n<JobWrapper executable='x'/></Job>\n</Jobs>")
+    shell.run("dampe-cli-new-job", "--check", str(bad), code=2)
+    lines = shell.stderr.splitlines()
+    assert [line.split(": ")[:3] for line in lines] == [["error", str(bad), "line 2"]] * 3
+    assert "task name must be defined" in lines[0] and "'No' is not known" in lines[1]
+    example = str(ROOT / "examples" / "helloWorld.xml")
+    said = shell.run("dampe", "job", "create", example, "--check", "-n", "looked-at", "--set-var", "GREETING=Hi")
+    assert "  GREETING=Hi\n" in said and "  DWF_SIXDIGIT=000001\n" in said
+    assert "  output: test.dat -> ${EXEC_DIR_ROOT}/output/looked-at/000001.dat\n" in said
+    assert "gets no instances now" in shell.stderr
+    assert shell.json("dampe-cli-new-job", example, "--check", "-n", "looked-at")["valid"] is True
+    assert served.database.jobs.count_documents({"title": "looked-at"}) == 0
+
+
 def test_the_server_commands(shell: Shell, served: Served) -> None:
     server = ("dampe-server",)
     shell.run(*server, "init", config=served.settings_path)

@@ -64,6 +64,7 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
         return reply.json()
 
     made = send("POST", "/job/", files={"file": XML}, data={"n_instances": 3})["jobs"][0]
+    assert send("POST", "/job/check/", files={"file": XML}, data={"n_instances": 3})["jobs"]
     send("POST", "/jobInstances/", json={"taskname": "described", "n_instances": 1})
     claim = {"site": "local", "limit": 3, "agent": "a", "request_id": "described-1"}
     first = send("POST", "/newjobs/", json=claim)["instances"][0]

@@ -3,17 +3,17 @@
 from typing import Any
 
 from bson import ObjectId
-from flask import Blueprint, current_app, request
+from flask import Blueprint, request
 
 from DmpWorkflow.core.database import job_search, jobs, listing
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
-from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
+from DmpWorkflow.core.database.submission import Submission, check_xml, submit_xml
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
-from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse
+from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse, words
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -24,11 +24,30 @@ NO_PARENT = ("", "None")
 @requires(Right.SUBMIT)
 def create_job() -> dict[str, Any]:
     """Make the jobs of an XML file, with instances."""
+    rows, warnings = submit_xml(database(), _submission(), words())
+    return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
+
+
+@blueprint.post("/job/check/")
+@requires(Right.SUBMIT)
+def check_job() -> dict[str, Any]:
+    """Say what the jobs of an XML file would be, or all that is wrong with it; nothing is made."""
+    checked = check_xml(database(), _submission(), words())
+    return {
+        "result": "ok",
+        "valid": not checked.problems,
+        "problems": [{"line": problem.line, "text": problem.text} for problem in checked.problems],
+        "warnings": checked.warnings,
+        "jobs": checked.previews,
+    }
+
+
+def _submission() -> Submission:
     given = parse(schemas.NewJob)
     file = request.files.get("file")
     if file is None:
         raise Malformed("file: the XML is missing")
-    submission = Submission(
+    return Submission(
         xml=file.read(),
         title=given.taskname if given.taskname != "None" else "",
         type=given.t_type if given.t_type not in ("None", "NONE") else "",
@@ -40,18 +59,11 @@ def create_job() -> dict[str, Any]:
         priority=given.priority,
         owner=owner(),
     )
-    rows, warnings = submit_xml(database(), submission, _words())
-    return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
 
 
 def _parents() -> tuple[str, ...]:
     values = [part.strip() for value in request.form.getlist("depends") for part in value.split(",")]
     return tuple(value for value in values if value not in NO_PARENT)
-
-
-def _words() -> Words:
-    words = current_app.config["DAMPE_SETTINGS"].jobdb
-    return Words(types=words.task_types, sites=words.batch_sites)
 
 
 @blueprint.post("/jobInstances/")

@@ -34,6 +34,7 @@ class JsonArguments(BaseModel):
 
 REQUESTS: dict[str, Takes] = {
     "jobs.create_job": Takes(schemas.NewJob, file=True),
+    "jobs.check_job": Takes(schemas.NewJob, file=True),
     "jobs.add_instances": Takes(schemas.NewInstances, json=True, form=True),
     "jobs.list_jobs": Takes(schemas.JobQuery, query=True),
     "jobs.list_instances": Takes(schemas.InstanceQuery, query=True),
@@ -61,6 +62,7 @@ REQUESTS: dict[str, Takes] = {
 }
 REPLIES: dict[str, type[BaseModel]] = {
     "jobs.create_job": replies.MadeJobs,
+    "jobs.check_job": replies.CheckedJobs,
     "jobs.add_instances": replies.MadeInstances,
     "jobs.list_jobs": replies.Jobs,
     "jobs.show_job": replies.OneJob,

@@ -62,6 +62,63 @@ class MadeJobs(Reply):
     warnings: list[str]
 
 
+class Problem(BaseModel):
+    """What is wrong with a submission, and in which line of its file."""
+
+    line: int | None
+    text: str
+
+
+class JobName(BaseModel):
+    """Which job."""
+
+    slug: str
+    title: str
+
+
+class StagedFile(BaseModel):
+    """A file to stage."""
+
+    source: str
+    target: str
+    file_type: str
+
+
+class NamedValue(BaseModel):
+    """A variable of a payload."""
+
+    name: str
+    value: str
+
+
+class Preview(BaseModel):
+    """What a job would be, and what the payload of its first new instance would see."""
+
+    title: str
+    type: str
+    site: str
+    release: str
+    priority: int
+    slug: str | None = Field(description="of the job that is there already")
+    parents: list[JobName]
+    instances: int
+    first: int
+    executable: str
+    input_files: list[StagedFile]
+    output_files: list[StagedFile]
+    variables: list[NamedValue]
+    automatic: list[NamedValue]
+
+
+class CheckedJobs(Reply):
+    """POST /job/check/."""
+
+    valid: bool
+    problems: list[Problem]
+    warnings: list[str]
+    jobs: list[Preview]
+
+
 class MadeInstances(Reply):
     """POST /jobInstances/."""
 
@@ -216,14 +273,6 @@ class FoundInstances(Reply):
     jobs: list[InstanceName]
 
 
-class ClaimedFile(BaseModel):
-    """A file to stage."""
-
-    source: str
-    target: str
-    file_type: str
-
-
 class ClaimedVariable(BaseModel):
     """A variable, resolved as far as the server can."""
 
@@ -244,8 +293,8 @@ class ClaimedDefinition(BaseModel):
     attributes: dict[str, str]
     executable: str
     script: str
-    input_files: list[ClaimedFile]
-    output_files: list[ClaimedFile]
+    input_files: list[StagedFile]
+    output_files: list[StagedFile]
     variables: list[ClaimedVariable]
 
 

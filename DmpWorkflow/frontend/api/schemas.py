@@ -46,7 +46,7 @@ class Strict(BaseModel):
 
 
 class NewJob(BaseModel):
-    """POST /job/, the fields beside the file."""
+    """POST /job/ and POST /job/check/, the fields beside the file."""
 
     taskname: Text = ""
     t_type: Text = ""

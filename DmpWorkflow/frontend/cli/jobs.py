@@ -3,7 +3,7 @@
 import os.path
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from DmpWorkflow.client import Client
+from DmpWorkflow.client import Client, Given
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.cli.assignments import overrides
 from DmpWorkflow.frontend.cli.common import Context, command
@@ -43,35 +43,72 @@ SHORT = {
 @SET_VAR
 @click.option("--replace", is_flag=True, help="Replace another definition of this job, if no instance is active.")
 @click.option("--priority", type=int, help="The higher, the earlier; default: the one in the XML, or 0.")
+@click.option(
+    "--check", is_flag=True, help="Make nothing: print what is wrong, or what the first instance would see."
+)
 def create(
     context: Context,
     file: Path | None,
     xml: Path | None,
     set_var: tuple[str, ...],
     depends: tuple[str, ...],
-    **given: Any,
+    check: bool,
+    **options: Any,
 ) -> None:
     """Create the jobs in an XML file, or add instances to a job that is there already."""
     path = file or xml
     if path is None or (file and xml):
         raise InvalidInput("name one XML file, as argument or with --input")
     parents = [parent.strip() for value in depends for parent in value.split(",") if parent.strip()]
-    reply = context.client().create_job(
-        path.read_bytes(),
-        title=given["name"],
-        job_type=given["job_type"],
-        site=given["site"],
-        instances=given["instances"],
+    given = Given(
+        title=options["name"],
+        job_type=options["job_type"],
+        site=options["site"],
+        instances=options["instances"],
         overrides=overrides(set_var),
         parents=parents,
-        replace=given["replace"],
-        priority=given["priority"],
+        replace=options["replace"],
+        priority=options["priority"],
     )
-    for warning in reply["warnings"]:
-        click.echo(f"warning: {path}: {warning}", err=True)
+    if check:
+        return _check(context, path, given)
+    reply = context.client().create_job(path.read_bytes(), **given)
+    _warn(path, reply["warnings"])
     for job in reply["jobs"]:
         context.say(f"Added job {job['title']} ({job['slug']}) at {job['site']}{_numbers(job)}")
     context.give(reply["jobs"])
+    return None
+
+
+def _warn(path: Path, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {path}: {warning}", err=True)
+
+
+def _check(context: Context, path: Path, given: Given) -> None:
+    """Print every problem in a line, or what would be made; ends with exit code 2 if there are problems."""
+    checked = context.client().check_job(path.read_bytes(), **given)
+    context.give(checked)
+    _warn(path, checked["warnings"])
+    for problem in checked["problems"]:
+        place = f"line {problem['line']}: " if problem["line"] is not None else ""
+        click.echo(f"error: {path}: {place}{problem['text']}", err=True)
+    if not checked["valid"]:
+        sys.exit(InvalidInput.exit_code)
+    for job in checked["jobs"]:
+        _preview(context, job)
+
+
+def _preview(context: Context, job: Mapping[str, Any]) -> None:
+    context.say(f"{job['title']} ({job['type']}) at {job['site']}, priority {job['priority']}")
+    for parent in job["parents"]:
+        context.say(f"  after {parent['title']} ({parent['slug']})")
+    context.say(f"  instances: {job['instances']}; instance {job['first']} would run {job['executable']} with")
+    for word, files in (("input", job["input_files"]), ("output", job["output_files"])):
+        for file in files:
+            context.say(f"  {word}: {file['source']} -> {file['target']}")
+    for variable in (*job["variables"], *job["automatic"]):
+        context.say(f"  {variable['name']}={variable['value']}")
 
 
 def _numbers(reply: Mapping[str, Any]) -> str:
