@@ -28,6 +28,10 @@ class TooManyElements(Exception):
     """The batch system takes smaller arrays only."""
 
 
+class QueueFull(Unavailable):
+    """The batch system takes no more jobs of this user now; fewer at once may fit."""
+
+
 class Refused(InvalidInput):
     """The batch system does not accept the job."""
 
@@ -41,7 +45,8 @@ class CommandBackend(Backend):
     batch_id_variable: ClassVar[str] = BATCH_ID_VARIABLE
     environment: ClassVar[dict[str, str]] = {}
     most_elements = 1000  # of one submission; less once the system says so
-    weather: ClassVar[re.Pattern[str]]  # messages of a system that is down, busy or full: try again later
+    weather: ClassVar[re.Pattern[str]]  # messages of a system that is down or busy: try again later
+    full: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about how many jobs a user may have
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about the size of an array
 
     def __init__(self, site: SiteSettings, commands: Commands) -> None:
@@ -58,7 +63,7 @@ class CommandBackend(Backend):
     def submit_group(self, name: str, group: Sequence[Submission]) -> list[str]:
         """Submit jobs with equal needs in one call and return their batch ids.
 
-        Raises Refused, TooManyElements or Unavailable; see ``complain``.
+        Raises Refused, TooManyElements, QueueFull or Unavailable; see ``complain``.
         """
 
     def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
@@ -81,6 +86,9 @@ class CommandBackend(Backend):
                     self.most_elements = (len(group) + 1) // 2
                     waiting.appendleft(group)
             except Unavailable as error:
+                if isinstance(error, QueueFull) and len(group) > 1:
+                    waiting.extendleft(reversed(_halves(group)))
+                    continue
                 left = [item for part in (group, *waiting) for item in part]
                 results |= {item.key: Submitted(item.key, later=str(error)) for item in left}
                 break
@@ -102,6 +110,8 @@ class CommandBackend(Backend):
         """Return the error for a submission that failed."""
         if self.too_large.search(output.message):
             return TooManyElements(output.message)
+        if self.full.search(output.message):
+            return QueueFull(str(output.unavailable()))
         if self.weather.search(output.message):
             return output.unavailable()
         return Refused(f"{output.command}: {output.message}")

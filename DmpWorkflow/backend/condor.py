@@ -70,8 +70,9 @@ class CondorBackend(CommandBackend):
     environment: ClassVar[dict[str, str]] = {"_CONDOR_TOOL_DEBUG": "D_ERROR"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)can't find address|failed to connect|unable to connect|\(null\)|failed to (?:begin|commit) trans"
-        r"|MAX_JOBS|number of submitted jobs would exceed|timed? ?out|authenticat|failed to fetch ads"
+        r"|timed? ?out|authenticat|failed to fetch ads"
     )
+    full: ClassVar[re.Pattern[str]] = re.compile(r"(?i)MAX_JOBS|number of submitted jobs would exceed")
 
     def programs(self) -> Sequence[str]:
         """Return the commands that are needed."""

@@ -87,9 +87,9 @@ class SlurmBackend(CommandBackend):
     environment: ClassVar[dict[str, str]] = {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)unable to contact|socket timed out|connection|zero bytes|unexpected message|slurm_persist_conn"
-        r"|temporarily|try again|too many jobs|MaxSubmitJob|job submit limit|GrpSubmit|controller|resource limit"
-        r"|protocol authentication|munge"
+        r"|temporarily|try again|controller|resource limit|protocol authentication|munge"
     )
+    full: ClassVar[re.Pattern[str]] = re.compile(r"(?i)too many jobs|MaxSubmitJob|GrpSubmit|job submit limit")
     too_large: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)invalid job array|batch script too large|pathname too long"
     )

@@ -192,3 +192,33 @@ def test_extras_that_are_no_words_refuse_their_jobs_only(system: str, tmp_path: 
     bad = BatchNeeds(1000, 3600, extra="--comment='never closed")
     job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", bad)
     assert "No closing quotation" in make_backend(system, settings(tmp_path)).submit([job])[0].error
+
+
+FULL = {
+    "slurm": "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
+    "accounting/QOS policy (job submit limit, user's size and/or time limits)",
+    "condor": "ERROR: Failed to create proc\nNumber of submitted jobs would exceed MAX_JOBS_PER_OWNER",
+}
+FULL_AT_SIX = """\
+case "$*" in *--array=1-*) more="$*"; more=${{more#*--array=1-}}; more=${{more%% *}};; *) more=1;; esac
+[ {system} = slurm ] || more=$(grep -c '^{prefix}')
+have=$(cat {folder}/have 2>/dev/null || echo 0)
+if [ $((have + more)) -gt 6 ]; then cat {folder}/words >&2; exit 1; fi
+echo $((have + more)) > {folder}/have
+if [ {system} = slurm ]; then echo $((100 + have)); else echo "$((100 + have)).0 - $((100 + have)).$((more - 1))"; fi
+"""
+
+
+@pytest.mark.parametrize("system", list(FULL))
+def test_a_queue_takes_what_it_has_room_for(system: str, tmp_path: Path, programs: Make) -> None:
+    """An array larger than the user's limit would never be taken as a whole, however long it waits."""
+    (tmp_path / "words").write_text(FULL[system])
+    programs(SUBMIT[system], FULL_AT_SIX.format(system=system, folder=tmp_path, prefix="dwf-"))
+    jobs = [
+        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1, 1))
+        for number in range(1, 21)
+    ]
+    results = make_backend(system, settings(tmp_path)).submit(jobs)
+    assert [bool(result.batch_id) for result in results] == [True] * 6 + [False] * 14
+    assert all("would exceed" in result.later or "policy" in result.later for result in results[6:])
+    assert not any(result.error for result in results)
