@@ -61,8 +61,8 @@ ENDS = {
 }
 # Reasons for which a pending job waits until somebody does something.
 STUCK = re.compile(
-    r"JobHeld|Held|PartitionConfig|BadConstraints|DependencyNeverSatisfied|Invalid|PartitionDown|PartitionNodeLimit"
-    r"|PartitionTimeLimit|launch failed|JobLaunchFailure|MaxRequeue|QOSUsageThreshold"
+    r"(?i)held|PartitionConfig|BadConstraints|DependencyNeverSatisfied|Invalid|NotAllowed|PartitionNodeLimit"
+    r"|PartitionTimeLimit|launch.failed|JobLaunchFailure|MaxRequeue|Max\w+Per(?:Job|Node)|(?:QOS|Assoc)Min"
 )
 NOT_LAUNCHED = 53  # the "signal" of a job whose folder or output file is not there
 INDICES = re.compile(r"\[?(?P<list>[\d,:-]+)(?:%\d+)?\]?")
@@ -89,7 +89,11 @@ class SlurmBackend(CommandBackend):
         r"(?i)unable to contact|socket timed out|connection|zero bytes|unexpected message|slurm_persist_conn"
         r"|temporarily|try again|controller|resource limit|protocol authentication|munge"
     )
-    full: ClassVar[re.Pattern[str]] = re.compile(r"(?i)too many jobs|MaxSubmitJob|GrpSubmit|job submit limit")
+    # One text for all limits of an account; the line before it names the one, such as QOSMaxWallDurationPerJobLimit.
+    full: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?i)^(?!.*(?:Max\w+Per(?:Job|Node)|(?:QOS|Assoc)Min)).*"
+        r"(?:too many jobs|MaxSubmitJob|GrpSubmit|job submit limit)"
+    )
     too_large: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)invalid job array|batch script too large|pathname too long"
     )

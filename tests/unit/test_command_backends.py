@@ -222,3 +222,31 @@ def test_a_queue_takes_what_it_has_room_for(system: str, tmp_path: Path, program
     assert [bool(result.batch_id) for result in results] == [True] * 6 + [False] * 14
     assert all("would exceed" in result.later or "policy" in result.later for result in results[6:])
     assert not any(result.error for result in results)
+
+
+@pytest.mark.parametrize("limit", ["QOSMaxWallDurationPerJobLimit", "QOSMaxMemoryPerJob", "AssocMaxCpuPerJobLimit"])
+def test_a_job_over_the_limits_of_its_account_is_refused(limit: str, tmp_path: Path, programs: Make) -> None:
+    """Slurm ends with the same words as for too many jobs, but this one would never be taken."""
+    (tmp_path / "words").write_text(FULL["slurm"].replace("QOSMaxSubmitJobPerUserLimit", limit))
+    programs("sbatch", f"cat {tmp_path}/words >&2; exit 1")
+    job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1, 1))
+    (result,) = make_backend("slurm", settings(tmp_path)).submit([job])
+    assert limit in result.error and not result.later
+
+
+@pytest.mark.parametrize(
+    ("reason", "held"),
+    [
+        ("JobHeldUser", True), ("JobHeldAdmin", True), ("PartitionConfig", True), ("DependencyNeverSatisfied", True),
+        ("launch failed requeued held", True), ("launch_failed_requeued_held", True), ("InvalidQOS", True),
+        ("AccountNotAllowed", True), ("AssocMaxCpuPerJobLimit", True), ("QOSMaxWallDurationPerJobLimit", True),
+        ("Resources", False), ("Priority", False), ("AssocGrpCpuLimit", False), ("QOSMaxCpuPerUserLimit", False),
+        ("ReqNodeNotAvail", False), ("PartitionDown", False), ("PartitionInactive", False),
+        ("QOSUsageThreshold", False), ("None", False),
+    ],
+)  # fmt: skip
+def test_why_jobs_of_slurm_wait(reason: str, held: bool, tmp_path: Path, programs: Make) -> None:
+    """What an hour of maintenance mends is no hold: holds are removed and reported as Failed."""
+    programs("squeue", f"echo '20|20|N/A|PENDING|{reason}|{KEY.name}'")
+    found = make_backend("slurm", settings(tmp_path)).query()[KEY]
+    assert (found.held, str(found.status)) == (held, "Suspended" if held else "Submitted")
