@@ -148,7 +148,7 @@ class SlurmBackend(CommandBackend):
         return {key: ending for key, ending in found.items() if key in jobs}
 
     def _accounted(self, jobs: Mapping[AttemptKey, str]) -> dict[AttemptKey, Ending]:
-        fields = "JobID,JobName,State,ExitCode,TotalCPU,MaxRSS,ReqMem"
+        fields = "JobID,State,ExitCode,TotalCPU,MaxRSS,ReqMem,JobName"  # the name last: it may contain any character
         ids = [batch_id for batch_id in jobs.values() if batch_id[:1].isdigit()]
         since = ["-j", ",".join(ids)] if len(ids) == len(jobs) <= MOST_IDS else ["-u", self.user, "-S", "now-2days"]
         output = self.commands.run("sacct", "-n", "-P", "-o", fields, *since)
@@ -234,10 +234,10 @@ def _accounted(text: str) -> dict[AttemptKey, Ending]:
     """Return endings by the lines of jobs, with the figures of their batch steps."""
     endings: dict[tuple[str, int | None], Ending] = {}
     for line in text.splitlines():
-        fields = line.split("|")
+        fields = line.split("|", 6)
         if len(fields) != 7:
             raise garbage("sacct", line)
-        batch_id, name, state, code, cpu, memory, requested = fields
+        batch_id, state, code, cpu, memory, requested, name = fields
         job_id, _, step = batch_id.partition(".")
         number, _, list_ = job_id.partition("_")
         for index in _indices(list_) if list_ else [None]:

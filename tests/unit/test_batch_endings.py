@@ -51,16 +51,23 @@ def told(ending: Ending) -> tuple[int | None, int | None, str]:
     ],
 )
 def test_slurm_accounting(state: str, code: str, expected: object, ask: Ask) -> None:
-    text = f"598|{LONE}|{state}|{code}|00:01:02|0|4000M\n598.batch|batch|{state}|{code}|00:01:05|5312K|\n"
+    text = f"598|{state}|{code}|00:01:02|0|4000M|{LONE}\n598.batch|{state}|{code}|00:01:05|5312K||batch\n"
     found = ask("slurm", {"sacct": text}, {KEYS[0]: "598"})
     assert told(found[KEYS[0]]) == expected
     assert (found[KEYS[0]].cpu_seconds, found[KEYS[0]].memory_mb) == (65, 5312 / 1024)
 
 
 def test_slurm_accounts_cancelled_elements_in_one_line(ask: Ask) -> None:
-    text = f"2156_1|{ARRAY}|COMPLETED|0:0|00:00:00||1M\n2156_[2-4%1]|{ARRAY}|CANCELLED by 0|0:0|00:00:00||1M\n"
+    text = f"2156_1|COMPLETED|0:0|00:00:00||1M|{ARRAY}\n2156_[2-4%1]|CANCELLED by 0|0:0|00:00:00||1M|{ARRAY}\n"
     found = ask("slurm", {"sacct": text}, {key: f"2156_{number}" for number, key in enumerate(KEYS, 1)})
     assert [found[key].minor_status for key in KEYS] == ["", *["RemovedFromBatch"] * 3]
+
+
+def test_slurm_accounts_jobs_of_any_name(ask: Ask) -> None:
+    """Asked without ids, it tells of all jobs of the user, and names may contain the separator."""
+    others = "597|COMPLETED|0:0|00:00:00||1M|a b|c\n597.batch|COMPLETED|0:0|00:00:00|1K||batch\n"
+    text = f"{others}598|FAILED|3:0||||{LONE}\n"
+    assert told(ask("slurm", {"sacct": text}, {KEYS[0]: ""})[KEYS[0]]) == (3, None, "")
 
 
 QACCT = """\
