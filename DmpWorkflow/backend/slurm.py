@@ -133,7 +133,7 @@ class SlurmBackend(CommandBackend):
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:
         """Return the user's jobs; arrays that wait take one line each, whatever their size."""
-        output = self.commands.run("squeue", "-h", "-u", self.user, "-o", "%A|%F|%K|%T|%r|%j")
+        output = self.commands.run("squeue", "-h", "-a", "-u", self.user, "-o", "%A|%F|%K|%T|%r|%j")
         if output.code:
             raise output.unavailable()
         return by_key(job for row in _rows(output.out) for job in _jobs(row))

@@ -194,6 +194,18 @@ def test_extras_that_are_no_words_refuse_their_jobs_only(system: str, tmp_path: 
     assert "No closing quotation" in make_backend(system, settings(tmp_path)).submit([job])[0].error
 
 
+def test_slurm_is_asked_for_all_jobs_whatever_the_user_sees(
+    tmp_path: Path, programs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a user's defaults or a hidden partition leave out of the answer would count as vanished."""
+    programs("squeue", f'echo "$*" >{tmp_path}/asked; echo "$SQUEUE_STATES$SLURM_CONF" >>{tmp_path}/asked')
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/b.conf")
+    make_backend("slurm", settings(tmp_path)).query()
+    arguments, environment = (tmp_path / "asked").read_text().splitlines()
+    assert " -a " in arguments and environment == "/etc/slurm/b.conf"
+
+
 FULL = {
     "slurm": "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
     "accounting/QOS policy (job submit limit, user's size and/or time limits)",
