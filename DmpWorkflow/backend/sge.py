@@ -171,13 +171,15 @@ def _status(word: str) -> tuple[MajorStatus | None, bool]:
         return None, False
     if "d" in word:
         return MajorStatus.RUNNING, False  # until it is really gone
-    if "E" in word or "h" in word:
+    if "E" in word:
         return MajorStatus.SUSPENDED, True
     if set("sSTNP") & set(word):
         return MajorStatus.SUSPENDED, False
-    if "w" in word or "q" in word:
-        return MajorStatus.SUBMITTED, False
-    return (MajorStatus.RUNNING, False) if set("rt") & set(word) else (None, False)
+    if set("rt") & set(word):  # hr: the hold is for the time after it, should it wait again
+        return MajorStatus.RUNNING, False
+    if "h" in word:
+        return MajorStatus.SUSPENDED, True
+    return (MajorStatus.SUBMITTED, False) if set("wq") & set(word) else (None, False)
 
 
 def _tasks(text: str) -> Iterator[int]:

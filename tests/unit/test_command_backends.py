@@ -34,7 +34,8 @@ DOCUMENTED: dict[str, dict[str, str | None]] = {
               "SUSPENDED": "Suspended", "SPECIAL_EXIT": "Suspended", "COMPLETED": None, "BOGUS": "Unknown"},
     "sge": {"qw": "Submitted", "hqw": "Suspended", "Eqw": "Suspended", "t": "Running", "r": "Running",
             "Rr": "Running", "dr": "Running", "s": "Suspended", "S": "Suspended", "T": "Suspended",
-            "Rq": "Submitted", "?": "Unknown"},
+            "Rq": "Submitted", "hr": "Running", "hRwq": "Suspended", "Ehqw": "Suspended", "tS": "Suspended",
+            "Rt": "Running", "dRs": "Running", "?": "Unknown"},
     "condor": {"1": "Submitted", "2": "Running", "3": None, "4": None, "5": "Suspended", "6": "Running",
                "7": "Suspended", "42": "Unknown"},
     "pbs": {"Q": "Submitted", "T": "Submitted", "W": "Submitted", "R": "Running", "E": "Running", "H": "Suspended",
@@ -204,6 +205,17 @@ def test_slurm_is_asked_for_all_jobs_whatever_the_user_sees(
     make_backend("slurm", settings(tmp_path)).query()
     arguments, environment = (tmp_path / "asked").read_text().splitlines()
     assert " -a " in arguments and environment == "/etc/slurm/b.conf"
+
+
+@pytest.mark.parametrize(
+    ("state", "held"), [("hqw", True), ("Eqw", True), ("hr", False), ("s", False), ("qw", False)]
+)
+def test_a_job_of_grid_engine_that_runs_is_not_on_hold(
+    state: str, held: bool, tmp_path: Path, programs: Make
+) -> None:
+    """Holds are removed after a while: one that a person puts on a running job would end it."""
+    programs("qstat", STATES["sge"].format(state=state, name=KEY.name))
+    assert make_backend("sge", settings(tmp_path)).query()[KEY].held is held
 
 
 FULL = {
