@@ -99,6 +99,11 @@ category     {category}
          (None, 9, "KilledByBatchTimeLimit")),
         ("100 : assumedly after job", "137  (Killed)", 6, 1, "-l h_cpu=86400", (None, 9, "KilledByBatch")),
         ("26  : opening input/output file", "0", 0, 0, "NONE", (None, None, "BatchCouldNotStart")),
+        ("38  : adding supplementary group", "0", 0, 0, "NONE", (None, None, "BatchCouldNotStart")),
+        ("15  : in epilog", "3", 2, 1, "NONE", (3, None, "")),
+        ("17  : through signal", "137", 2, 1, "NONE", (None, 9, "KilledByBatch")),
+        ("19  : before writing exit_status", "0", 2, 0, "NONE", (None, None, "NodeLost")),
+        ("21  : in recognizing job", "0", 0, 0, "NONE", (None, None, "NodeLost")),
     ],
 )  # fmt: skip
 def test_grid_engine(
