@@ -38,6 +38,7 @@ BEFORE_START = frozenset({*range(1, 12), *range(26, 30), *range(31, 37), 38})
 LOST = range(18, 24)  # the node's daemons know no end of it: they died, or do not know the job any more
 COARSE = 1  # second by which the kernel's count of CPU time and the accounting's differ
 DAYS = "3"  # of the history that are asked for
+NO_HISTORY = re.compile(r"not found|no jobs running since startup")  # of our jobs; there is no accounting file
 UNITS = {"B": 1.0, "K": 1024.0, "M": 1024.0**2, "G": 1024.0**3, "T": 1024.0**4}
 
 
@@ -131,7 +132,7 @@ class SgeBackend(CommandBackend):
         if not jobs:
             return {}
         output = self.commands.run("qacct", "-o", self.user, "-d", DAYS, "-j", f"{batch_names.PREFIX}*")
-        if output.code and not re.search(r"not found|no jobs running since startup", output.message):
+        if output.code and not NO_HISTORY.search(output.out + output.err):
             raise output.unavailable()
         endings = (_ending(record) for record in _records(output.out))
         return {ending.key: ending for ending in endings if ending and ending.key in jobs}

@@ -115,6 +115,17 @@ def test_grid_engine(
     assert found[KEYS[1]].memory_mb == pytest.approx(4.336)
 
 
+def test_grid_engine_before_its_first_job_has_ended(tmp_path: Path) -> None:
+    """There is no accounting file yet; or none that this host sees, and then there is no history."""
+    (tmp_path / "qacct").write_text(
+        "#!/bin/sh\necho '/opt/sge/default/common/accounting: No such file or directory' >&2\n"
+        "echo 'no jobs running since startup'\nexit 1\n"
+    )
+    (tmp_path / "qacct").chmod(0o755)
+    site = replace(SiteSettings(), hpc_bin=str(tmp_path))
+    assert make_backend("sge", Settings(site=site)).endings({KEYS[0]: "20"}) == {}
+
+
 QSTAT = """\
 Job Id: 17[].pbs1
     Job_Name = {name}
