@@ -60,6 +60,7 @@ OF_HISTORY = (
 )
 OURS = "DwfName =!= undefined"
 MOST_SCANNED = "200000"  # records of the history, the youngest first
+MOST_CLUSTERS = 1000  # in one expression, which is one argument; for more all of ours is the smaller question
 
 
 class CondorBackend(CommandBackend):
@@ -137,7 +138,7 @@ class CondorBackend(CommandBackend):
             return {}
         clusters = {batch_id.partition(".")[0] for batch_id in jobs.values()}
         wanted = OURS
-        if all(cluster.isdigit() for cluster in clusters):
+        if len(clusters) <= MOST_CLUSTERS and all(cluster.isdigit() for cluster in clusters):
             wanted += f" && ({' || '.join(f'ClusterId == {cluster}' for cluster in sorted(clusters))})"
         output = self.commands.run(
             "condor_history", *self._schedd, "-json", "-attributes", OF_HISTORY, "-scanlimit", MOST_SCANNED,

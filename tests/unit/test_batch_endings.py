@@ -211,3 +211,10 @@ Summary of time in seconds spent in various states by  Mon Nov 23 21:52:57
 def test_lsf_of_old(end: str, expected: object, ask: Ask) -> None:
     found = ask("lsf", {"bjobs": "", "bhist": BHIST.format(name=LONE, end=end)}, {KEYS[0]: "105"})
     assert told(found[KEYS[0]]) == expected
+
+
+def test_condor_is_asked_for_any_number_of_clusters(ask: Ask) -> None:
+    """An expression with all their numbers would be longer than one argument may be."""
+    lost = {AttemptKey(JOB, number, 1): f"{1_000_000 + number}.0" for number in range(1, 8001)}
+    text = f'[{{"ClusterId": 1000001, "ProcId": 0, "DwfName": "{LONE}", "JobStatus": 4, "ExitCode": 3}}]'
+    assert told(ask("condor", {"condor_history": text}, lost)[KEYS[0]]) == (3, None, "")
