@@ -59,6 +59,7 @@ OF_HISTORY = (
     f"{FIGURES}"
 )
 OURS = "DwfName =!= undefined"
+NO_HISTORY = "No history file is defined"
 MOST_SCANNED = "200000"  # records of the history, the youngest first
 MOST_CLUSTERS = 1000  # in one expression, which is one argument; for more all of ours is the smaller question
 
@@ -144,6 +145,8 @@ class CondorBackend(CommandBackend):
             "condor_history", *self._schedd, "-json", "-attributes", OF_HISTORY, "-scanlimit", MOST_SCANNED,
             "-constraint", wanted,
         )  # fmt: skip
+        if output.code and NO_HISTORY in output.err:
+            return {}
         endings = (_ending(ad) for ad in reversed(_ads(output)))  # so that the youngest of one name counts
         return {ending.key: ending for ending in endings if ending and ending.key in jobs}
 

@@ -10,6 +10,7 @@ from DmpWorkflow.backend.batch_names import batch_name
 from DmpWorkflow.backend.interface import AttemptKey, Ending
 from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.config.settings import Settings, SiteSettings
+from DmpWorkflow.utils.errors import Unavailable
 
 JOB = "6b04cc916a00b242cb9c95ef"
 KEYS = [AttemptKey(JOB, number, 1) for number in range(1, 5)]
@@ -115,15 +116,32 @@ def test_grid_engine(
     assert found[KEYS[1]].memory_mb == pytest.approx(4.336)
 
 
-def test_grid_engine_before_its_first_job_has_ended(tmp_path: Path) -> None:
-    """There is no accounting file yet; or none that this host sees, and then there is no history."""
-    (tmp_path / "qacct").write_text(
-        "#!/bin/sh\necho '/opt/sge/default/common/accounting: No such file or directory' >&2\n"
-        "echo 'no jobs running since startup'\nexit 1\n"
-    )
-    (tmp_path / "qacct").chmod(0o755)
+WITHOUT_HISTORY = {
+    "slurm": {"sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1", "scontrol": "exit 0"},
+    "sge": {  # before the first job has ended, and on a host that does not see the file
+        "qacct": "echo '/opt/sge/default/common/accounting: No such file or directory' >&2\n"
+        "echo 'no jobs running since startup'; exit 1"
+    },
+    "condor": {
+        "condor_history": "echo 'Error: No history file is defined\n\nExtra Info: The variable HISTORY is not "
+        "defined in your config file.' >&2; exit 1"
+    },
+}
+
+
+@pytest.mark.parametrize("system", list(WITHOUT_HISTORY))
+def test_a_system_without_history_tells_nothing(system: str, tmp_path: Path) -> None:
+    """That is an answer: the site's grace time decides. A history that fails to answer is none."""
     site = replace(SiteSettings(), hpc_bin=str(tmp_path))
-    assert make_backend("sge", Settings(site=site)).endings({KEYS[0]: "20"}) == {}
+    backend = make_backend(system, Settings(site=site))
+    for name, text in WITHOUT_HISTORY[system].items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    assert backend.endings({KEYS[0]: "20"}) == {}
+    for name in WITHOUT_HISTORY[system]:
+        (tmp_path / name).write_text("#!/bin/sh\necho 'Connection refused' >&2; exit 1\n")
+    with pytest.raises(Unavailable, match="Connection refused"):
+        backend.endings({KEYS[0]: "20"})
 
 
 QSTAT = """\
