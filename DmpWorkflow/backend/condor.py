@@ -52,10 +52,12 @@ STATES: Mapping[int, MajorStatus | None] = {
     8: MajorStatus.SUBMITTED,  # being materialised
 }
 IDLE, COMPLETED, HELD = 1, 4, 5
+# Codes of holds that end a job for good: over its memory (cgroup), or over its allowed duration or execute duration.
+MEMORY_HOLD, TIME_HOLDS = 34, (46, 47)
 FIGURES = "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW"
 OF_QUEUE = f"ClusterId,ProcId,DwfName,JobStatus,HoldReason,HoldReasonCode,{FIGURES}"
 OF_HISTORY = (
-    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,DwfMemoryKb,"
+    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,HoldReasonCode,DwfMemoryKb,"
     f"{FIGURES}"
 )
 OURS = "DwfName =!= undefined"
@@ -176,7 +178,8 @@ def _limits(needs: BatchNeeds) -> str:
 
     HTCondor starts a job again whose node is lost; here a payload runs once per attempt.
     """
-    tests = ["JobStatus == 1 && NumJobStarts >= 1"]
+    killed = " || ".join(f"HoldReasonCode == {code}" for code in (MEMORY_HOLD, *TIME_HOLDS))
+    tests = ["JobStatus == 1 && NumJobStarts >= 1", f"JobStatus == {HELD} && ({killed})"]
     if needs.wall_seconds:
         tests.append(f"JobStatus == 2 && time() - JobCurrentStartDate > {needs.wall_seconds}")
     if needs.cpu_seconds:
@@ -195,6 +198,8 @@ def _removal(ad: Mapping[str, Any]) -> str:
         return REMOVED
     if ad.get("LastJobStatus") == IDLE:
         return NODE_LOST
+    if ad.get("LastJobStatus") == HELD:
+        return KILLED_FOR_MEMORY if ad.get("HoldReasonCode") == MEMORY_HOLD else KILLED_FOR_TIME
     memory, limit = ad.get("ResidentSetSize_RAW"), ad.get("DwfMemoryKb")
     over = isinstance(memory, int | float) and isinstance(limit, int | float) and memory > limit
     return KILLED_FOR_MEMORY if over else KILLED_FOR_TIME

@@ -1,5 +1,6 @@
 """How jobs ended, from what real systems printed of it; the names are ours, everything else is recorded."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -236,3 +237,35 @@ def test_condor_is_asked_for_any_number_of_clusters(ask: Ask) -> None:
     lost = {AttemptKey(JOB, number, 1): f"{1_000_000 + number}.0" for number in range(1, 8001)}
     text = f'[{{"ClusterId": 1000001, "ProcId": 0, "DwfName": "{LONE}", "JobStatus": 4, "ExitCode": 3}}]'
     assert told(ask("condor", {"condor_history": text}, lost)[KEYS[0]]) == (3, None, "")
+
+
+PERIODIC = "The job attribute PeriodicRemove expression '...' evaluated to TRUE"
+
+
+@pytest.mark.parametrize(
+    ("ad", "expected"),
+    [
+        ({"JobStatus": 4, "ExitCode": 0, "ExitBySignal": False}, (0, None, "")),
+        ({"JobStatus": 4, "ExitCode": 3, "ExitBySignal": False}, (3, None, "")),
+        ({"JobStatus": 4, "ExitBySignal": True, "ExitSignal": 9}, (None, 9, "KilledByBatch")),
+        ({"JobStatus": 3, "LastJobStatus": 2, "RemoveReason": "via condor_rm (by user dampe)", "ExitSignal": 15,
+          "ExitBySignal": True}, (None, None, "RemovedFromBatch")),
+        ({"JobStatus": 3, "LastJobStatus": 2, "RemoveReason": PERIODIC, "ResidentSetSize_RAW": 410000,
+          "DwfMemoryKb": 204800}, (None, None, "KilledByBatchMemoryLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 2, "RemoveReason": PERIODIC, "ResidentSetSize_RAW": 1500,
+          "DwfMemoryKb": 204800}, (None, None, "KilledByBatchTimeLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 1, "RemoveReason": PERIODIC}, (None, None, "NodeLost")),
+        ({"JobStatus": 3, "LastJobStatus": 5, "HoldReasonCode": 34, "RemoveReason": PERIODIC},
+         (None, None, "KilledByBatchMemoryLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 5, "HoldReasonCode": 46, "RemoveReason": PERIODIC},
+         (None, None, "KilledByBatchTimeLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 2,
+          "RemoveReason": "The system macro SYSTEM_PERIODIC_REMOVE expression '...' evaluated to TRUE"},
+         (None, None, "KilledByBatch")),
+    ],
+)  # fmt: skip
+def test_condor(ad: dict[str, object], expected: object, ask: Ask) -> None:
+    text = json.dumps([{"ClusterId": 12, "ProcId": 0, "DwfName": LONE, "RemoteUserCpu": 3.0, **ad}])
+    found = ask("condor", {"condor_history": text}, {KEYS[0]: "12.0"})
+    assert told(found[KEYS[0]]) == expected
+    assert found[KEYS[0]].cpu_seconds == 3.0
