@@ -149,8 +149,9 @@ class SlurmBackend(CommandBackend):
 
     def _accounted(self, jobs: Mapping[AttemptKey, str]) -> dict[AttemptKey, Ending]:
         fields = "JobID,State,ExitCode,TotalCPU,MaxRSS,ReqMem,JobName"  # the name last: it may contain any character
-        ids = [batch_id for batch_id in jobs.values() if batch_id[:1].isdigit()]
-        since = ["-j", ",".join(ids)] if len(ids) == len(jobs) <= MOST_IDS else ["-u", self.user, "-S", "now-2days"]
+        ids = {batch_id.partition("_")[0] for batch_id in jobs.values()}  # whole arrays: see MOST_IDS
+        known = len(ids) <= MOST_IDS and all(number.isdigit() for number in ids)
+        since = ["-j", ",".join(sorted(ids))] if known else ["-u", self.user, "-S", "now-2days"]
         output = self.commands.run("sacct", "-n", "-P", "-o", fields, *since)
         if output.code and "accounting storage is disabled" in output.message.lower():
             return {}
@@ -186,7 +187,9 @@ class SlurmBackend(CommandBackend):
         return measured
 
 
-MOST_IDS = 1000  # in one call of sacct; beyond that all of the last days is the smaller question
+# Ids in one call of sacct; beyond that all of the last days is the smaller question. Asked for one element of an
+# array that was cancelled while it waited, it tells nothing; asked for the array, it does.
+MOST_IDS = 1000
 REMEMBERED = re.compile(
     r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\S+) )?"
     r"(?:(?:HetJob|ArrayTaskThrottle)\S+ )*"

@@ -59,10 +59,15 @@ def test_slurm_accounting(state: str, code: str, expected: object, ask: Ask) -> 
     assert (found[KEYS[0]].cpu_seconds, found[KEYS[0]].memory_mb) == (65, 5312 / 1024)
 
 
-def test_slurm_accounts_cancelled_elements_in_one_line(ask: Ask) -> None:
+def test_slurm_accounts_cancelled_elements_in_one_line(tmp_path: Path, ask: Ask) -> None:
+    """And only if it is asked for their array: ``sacct -j 2156_3`` prints nothing."""
     text = f"2156_1|COMPLETED|0:0|00:00:00||1M|{ARRAY}\n2156_[2-4%1]|CANCELLED by 0|0:0|00:00:00||1M|{ARRAY}\n"
     found = ask("slurm", {"sacct": text}, {key: f"2156_{number}" for number, key in enumerate(KEYS, 1)})
     assert [found[key].minor_status for key in KEYS] == ["", *["RemovedFromBatch"] * 3]
+    (tmp_path / "sacct").write_text(f'#!/bin/sh\necho "$*" >{tmp_path}/asked; cat {tmp_path}/sacct.txt\n')
+    ask_again = make_backend("slurm", Settings(site=replace(SiteSettings(), hpc_bin=str(tmp_path))))
+    assert len(ask_again.endings({key: f"2156_{number}" for number, key in enumerate(KEYS, 1)})) == 4
+    assert (tmp_path / "asked").read_text().endswith(" -j 2156\n")
 
 
 def test_slurm_accounts_jobs_of_any_name(ask: Ask) -> None:
