@@ -48,7 +48,8 @@ class SgeBackend(CommandBackend):
     name: ClassVar[str] = "sge"
     environment: ClassVar[dict[str, str]] = {"SGE_SINGLE_LINE": "1"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
-        r"(?i)unable to (?:send|contact|reach)|commlib|got (?:select|send|read) error|connection refused|timeout"
+        r"(?i)unable to (?:send|contact|reach|initialize environment)|commlib|got (?:select|send|read) error"
+        r"|connection refused|timeout"
         r"|jobs are allowed per user|job rejected: only \d+ jobs are allowed|failed receiving|try again"
     )
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"more than \d+ tasks")

@@ -218,6 +218,22 @@ def test_a_job_of_grid_engine_that_runs_is_not_on_hold(
     assert make_backend("sge", settings(tmp_path)).query()[KEY].held is held
 
 
+WEATHER = {
+    "slurm": "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+    "sge": "Unable to initialize environment because of error: Please set the environment variable SGE_ROOT.",
+    "condor": "\nERROR: Can't find address of local schedd",
+}
+
+
+@pytest.mark.parametrize("system", list(WEATHER))
+def test_what_is_no_fault_of_the_job_does_not_fail_it(system: str, tmp_path: Path, programs: Make) -> None:
+    (tmp_path / "words").write_text(WEATHER[system])
+    programs(SUBMIT[system], f"cat {tmp_path}/words >&2; exit 1")
+    job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1, 1))
+    (result,) = make_backend(system, settings(tmp_path)).submit([job])
+    assert result.later and not result.error
+
+
 FULL = {
     "slurm": "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
     "accounting/QOS policy (job submit limit, user's size and/or time limits)",
