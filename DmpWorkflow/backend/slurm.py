@@ -273,8 +273,9 @@ def _ending(name: str, index: int | None, state: str, code: str) -> Ending | Non
     if key is None:
         return None
     exit_code, number = (int(part) for part in (*code.split(":"), "0")[:2])
-    if word == "FAILED" and number == NOT_LAUNCHED:
-        return Ending(key, minor_status=NOT_STARTED, detail="Slurm could not start it: is its work folder there?")
+    if word == "FAILED" and (number == NOT_LAUNCHED or not (exit_code or number)):  # 0:0: its constraints are bad
+        told = f"Slurm says {state} {code}: it could not be started (its work folder, its constraints)"
+        return Ending(key, minor_status=NOT_STARTED, detail=told)
     minor = ENDS.get(word, KILLED if number else "")
     known_code = exit_code if word in ("COMPLETED", "FAILED") and not number else None
     known_signal = number if word == "FAILED" and number else None

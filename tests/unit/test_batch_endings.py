@@ -45,6 +45,7 @@ def told(ending: Ending) -> tuple[int | None, int | None, str]:
         ("FAILED", "3:0", (3, None, "")),
         ("FAILED", "0:9", (None, 9, "KilledByBatch")),
         ("FAILED", "0:53", (None, None, "BatchCouldNotStart")),
+        ("FAILED", "0:0", (None, None, "BatchCouldNotStart")),
         ("OUT_OF_MEMORY", "0:125", (None, None, "KilledByBatchMemoryLimit")),
         ("TIMEOUT", "0:0", (None, None, "KilledByBatchTimeLimit")),
         ("CANCELLED by 1000", "0:0", (None, None, "RemovedFromBatch")),
@@ -68,6 +69,40 @@ def test_slurm_accounts_cancelled_elements_in_one_line(tmp_path: Path, ask: Ask)
     ask_again = make_backend("slurm", Settings(site=replace(SiteSettings(), hpc_bin=str(tmp_path))))
     assert len(ask_again.endings({key: f"2156_{number}" for number, key in enumerate(KEYS, 1)})) == 4
     assert (tmp_path / "asked").read_text().endswith(" -j 2156\n")
+
+
+SCONTROL = (
+    "JobId=8 JobName=a b|c UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 Account=(null) QOS=(null) "
+    "JobState=COMPLETED Reason=None Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 "
+    "RunTime=00:00:01\n"
+    "JobId={array}JobName={name} UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 Account=(null) "
+    "QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 "
+    "ExitCode={code} RunTime=00:00:01 TimeLimit=00:01:00\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "code", "expected"),
+    [
+        ("COMPLETED", "None", "0:0", (0, None, "")),
+        ("FAILED", "NonZeroExitCode", "3:0", (3, None, "")),
+        ("FAILED", "JobLaunchFailure", "0:9", (None, 9, "KilledByBatch")),
+        ("FAILED", "JobLaunchFailure", "0:53", (None, None, "BatchCouldNotStart")),
+        ("FAILED", "BadConstraints", "0:0", (None, None, "BatchCouldNotStart")),
+        ("OUT_OF_MEMORY", "OutOfMemory", "0:125", (None, None, "KilledByBatchMemoryLimit")),
+        ("TIMEOUT", "TimeLimit", "0:15", (None, None, "KilledByBatchTimeLimit")),
+        ("CANCELLED", "None", "0:15", (None, None, "RemovedFromBatch")),
+        ("NODE_FAIL", "NodeDown", "0:0", (None, None, "NodeLost")),
+        ("COMPLETING", "None", "0:0", None),
+        ("RUNNING", "None", "0:0", None),
+    ],
+)
+@pytest.mark.parametrize("array", ["20 ", "23 ArrayJobId=20 ArrayTaskId=1 ArrayTaskThrottle=2 "])
+def test_slurm_without_accounting(array: str, state: str, reason: str, code: str, expected: object, ask: Ask) -> None:
+    name = ARRAY if "Array" in array else LONE
+    remembered = SCONTROL.format(array=array, name=name, state=state, reason=reason, code=code)
+    found = ask("slurm", {"sacct": "", "scontrol": remembered}, {KEYS[0]: "20"})
+    assert (told(found[KEYS[0]]) if KEYS[0] in found else None) == expected
 
 
 def test_slurm_accounts_jobs_of_any_name(ask: Ask) -> None:
