@@ -7,7 +7,7 @@ import pytest
 
 from DmpWorkflow.backend.interface import AttemptKey, Submission
 from DmpWorkflow.backend.registry import make_backend
-from DmpWorkflow.backend.work_files import site_needs
+from DmpWorkflow.backend.work_files import prepare, site_needs
 from DmpWorkflow.config.loader import load
 from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.core.batch_needs import apply_overrides
@@ -88,3 +88,16 @@ def test_what_is_not_asked_for_is_not_said(site: Settings, tmp_path: Path) -> No
     make_backend("slurm", site).submit([job])
     words = (tmp_path / "told").read_text().splitlines()[0]
     assert not [option for option in ("--mem", "--cpus", "--part", "--constr", "--acc", "--array") if option in words]
+
+
+@pytest.mark.parametrize("site", list(SUBMIT), indirect=True)
+def test_the_image_is_started_by_the_script_or_by_the_system(site: Settings, tmp_path: Path) -> None:
+    definition = {
+        "slug": "s", "title": "t", "type": "User", "release": "", "executable": "/bin/bash", "script": "true",
+        "input_files": [], "output_files": [], "variables": [], "attributes": {},
+    }  # fmt: skip
+    instance = {"job_id": KEY.job_id, "instance_id": 7, "attempt": 1, "token": "secret"}
+    job, _ = prepare(definition, instance, site, make_backend(site.site.hpc_system, site))
+    called = f"apptainer exec --bind {tmp_path}/work --bind /tmp /images/sl7.sif "
+    assert (called in job.script.read_text()) is (site.site.hpc_system != "condor")
+    assert "secret" not in job.script.read_text()
