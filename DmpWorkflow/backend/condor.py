@@ -57,7 +57,7 @@ MEMORY_HOLD, TIME_HOLDS = 34, (46, 47)
 FIGURES = "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW"
 OF_QUEUE = f"ClusterId,ProcId,DwfName,JobStatus,HoldReason,HoldReasonCode,{FIGURES}"
 OF_HISTORY = (
-    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,HoldReasonCode,DwfMemoryKb,"
+    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,LastHoldReasonCode,DwfMemoryKb,"
     f"{FIGURES}"
 )
 OURS = "DwfName =!= undefined"
@@ -199,7 +199,7 @@ def _removal(ad: Mapping[str, Any]) -> str:
     if ad.get("LastJobStatus") == IDLE:
         return NODE_LOST
     if ad.get("LastJobStatus") == HELD:
-        return KILLED_FOR_MEMORY if ad.get("HoldReasonCode") == MEMORY_HOLD else KILLED_FOR_TIME
+        return KILLED_FOR_MEMORY if ad.get("LastHoldReasonCode") == MEMORY_HOLD else KILLED_FOR_TIME
     memory, limit = ad.get("ResidentSetSize_RAW"), ad.get("DwfMemoryKb")
     over = isinstance(memory, int | float) and isinstance(limit, int | float) and memory > limit
     return KILLED_FOR_MEMORY if over else KILLED_FOR_TIME
