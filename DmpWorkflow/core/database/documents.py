@@ -288,6 +288,7 @@ class Distribution(Document):
     wall = DictField()
     cpu_seconds = LongField()
     wall_seconds = LongField()
+    events = LongField()
     cpu_max = FloatField()
     mem_max = FloatField()
 

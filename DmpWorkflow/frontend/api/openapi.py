@@ -88,6 +88,8 @@ REPLIES: dict[str, type[BaseModel]] = {
     "statistics.hosts": replies.Hosts,
     "statistics.agents": replies.Agents,
     "statistics.beats": replies.Chart,
+    "statistics.job_progress": replies.JobProgress,
+    "statistics.instance_samples": replies.SampleChart,
     "statistics.job_ends": replies.Chart,
     "statistics.job_distribution": replies.Histogram,
     "statistics.job_failures": replies.FailureGroups,

@@ -374,10 +374,35 @@ class Series(BaseModel):
 class Chart(Reply):
     """GET /statistics/...: series over times, in seconds since 1970."""
 
-    begin: int
-    end: int
-    times: list[int]
+    begin: float
+    end: float
+    times: list[float]
     series: list[Series]
+
+
+class Mark(BaseModel):
+    """A change of status."""
+
+    time: float
+    status: str
+
+
+class SampleChart(Chart):
+    """GET /statistics/jobs/<slug>/instances/<n>/<quantity>/: samples with their limit."""
+
+    limits: list[float]
+    marks: list[Mark]
+
+
+class JobProgress(Reply):
+    """GET /statistics/jobs/<slug>/progress/; ``efficiency`` is CPU time over wall time."""
+
+    over: int
+    total: int
+    per_hour: float
+    expected_end: str | None
+    events: int
+    efficiency: float | None
 
 
 class Histogram(Reply):

@@ -14,6 +14,8 @@ from DmpWorkflow.core.database import (
     failing,
     heartbeats,
     jobs,
+    listing,
+    progress,
     site_health,
     snapshots,
 )
@@ -173,6 +175,46 @@ def beats() -> dict[str, Any]:
     series = [_series(name, [held.get((time, name)) for time in times]) for name in names]
     begin = _bounds(clock.now() - SPANS[given.span])
     return {"result": "ok", "times": [_seconds(time) for time in times], "series": series} | begin
+
+
+@blueprint.get("/jobs/<slug>/progress/")
+@requires(Right.READ)
+def job_progress(slug: str) -> dict[str, Any]:
+    """Return how far a job is, how fast it goes, when it will end at this pace, and how efficient it is."""
+    job = _seen(slug)
+    found = progress.of_jobs(database(), [job])[job]
+    return {
+        "result": "ok",
+        "over": found.over,
+        "total": found.total,
+        "per_hour": found.per_hour,
+        "expected_end": iso(found.expected_end) if found.expected_end else None,
+        "events": found.events,
+        "efficiency": distributions.of_job(database(), job)["efficiency"],
+    }
+
+
+@blueprint.get("/jobs/<slug>/instances/<int:number>/<any(cpu, memory):quantity>/")
+@requires(Right.READ)
+def instance_samples(slug: str, number: int, quantity: str) -> dict[str, Any]:
+    """Return CPU seconds or MB of an instance over time, with its limit and the changes of its status."""
+    found = listing.instance_detail(database(), _seen(slug), min(number, schemas.INT64))
+    samples = {_moment(sample["time"]): sample["value"] for sample in found[quantity]}  # one for each time
+    limit = found[{"cpu": "cpu_max", "memory": "mem_max"}[quantity]]
+    times = sorted(samples)
+    return {
+        "result": "ok",
+        "begin": times[0] if times else 0,
+        "end": times[-1] if times else 0,
+        "times": times,
+        "series": [_series(quantity, [samples[time] for time in times], distributions.QUANTITIES[quantity])],
+        "limits": [limit] if limit else [],
+        "marks": [{"time": _moment(entry["update"]), "status": entry["status"]} for entry in found["status_history"]],
+    }
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 @blueprint.get("/jobs/<slug>/ends/")
