@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
+from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
 from DmpWorkflow.core.database.job_search import JobFilter
 from DmpWorkflow.core.database.reporting import LOG_LIMIT
 
@@ -173,25 +174,41 @@ class Limit(BaseModel):
     limit: Annotated[int, Field(ge=0, le=10_000)] = 1000
 
 
-class RollBack(Strict):
+class InstanceChoice(BaseModel):
+    """Which instances of a job: ``status`` may name several with commas; ``text`` is part of the log."""
+
+    status: Text | None = None
+    minor_status: Text = ""
+    host: Text = ""
+    n_min: OptionalNumber = None
+    n_max: OptionalNumber = None
+    text: Text = ""
+
+    def chosen(self, status: str = "Any") -> InstanceFilter:
+        """Return which instances are meant, in ``status`` if none was given."""
+        return InstanceFilter(
+            statuses=statuses(self.status or status),
+            minor_status=self.minor_status,
+            host=self.host,
+            n_min=self.n_min,
+            n_max=self.n_max,
+            text=self.text,
+        )
+
+
+class RollBack(InstanceChoice, Strict):
     """POST /rollback/."""
 
     job: Text
     instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
-    status: Text | None = None
-    n_min: Number | None = None
-    n_max: Number | None = None
     override_dict: dict[str, Any] | None = None
 
 
-class Kill(Strict):
+class Kill(InstanceChoice, Strict):
     """POST /kill/."""
 
     job: Text
     instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
-    status: Text = "Any"
-    n_min: Number | None = None
-    n_max: Number | None = None
 
 
 class CatalogueChange(BaseModel):
@@ -254,9 +271,10 @@ class JobQuery(BaseModel):
         )
 
 
-class InstanceQuery(BaseModel):
-    """GET /job/<slug>/instances/."""
+class InstanceQuery(InstanceChoice):
+    """GET /job/<slug>/instances/: ``after`` is the cursor of the last page, for the order "number" a number."""
 
-    status: Text = ""
-    after: Number = 0
+    after: Text = ""
     limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+    sort: Literal["number", "last_update", "host", "attempt", "cpu_peak", "memory_peak"] = "number"
+    descending: bool = False

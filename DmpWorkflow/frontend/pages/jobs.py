@@ -2,7 +2,7 @@
 
 from flask import render_template
 
-from DmpWorkflow.core.database import job_search, jobs, listing
+from DmpWorkflow.core.database import instance_search, job_search, jobs, listing
 from DmpWorkflow.frontend.access import Right, database, own_site, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
@@ -32,7 +32,9 @@ def job(slug: str) -> str:
     given = parse(schemas.InstanceQuery)
     found = jobs.by_slug(database(), slug)
     sees(found)
-    rows, after = listing.instances_page(database(), found["_id"], INSTANCES_ON_A_PAGE, given.after, given.status)
+    rows, after = instance_search.search(
+        database(), found["_id"], given.chosen(), given.sort, given.descending, INSTANCES_ON_A_PAGE, given.after
+    )
     shown = listing.job_summary(database(), found)
     return render_template("job.html", job=shown, instances=rows, after=after, given=given)
 
