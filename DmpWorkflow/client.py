@@ -145,9 +145,16 @@ class Client:
         found: Json = self._call("GET", f"/job/{quote(slug, safe='')}/")["job"]
         return found
 
-    def instances(self, slug: str, *, status: str = "", after: int = 0, most: int | None = None) -> Iterator[Json]:
-        """Iterate over a job's instances in the order of their numbers, those above ``after``."""
-        query: Json = {"status": status, "after": after, "limit": min(most or 1000, 1000)}
+    def instances(
+        self, slug: str, *, status: str = "", after: int | None = None, most: int | None = None, **chosen: Any
+    ) -> Iterator[Json]:
+        """Iterate over a job's instances in the order of their numbers, those above ``after``.
+
+        ``status`` may name several with commas. ``chosen`` may hold minor_status, host, n_min (exclusive), n_max
+        (inclusive), text (part of the log), sort (number, last_update, host, attempt, cpu_peak, memory_peak) and
+        descending.
+        """
+        query: Json = {"status": status, "after": after, "limit": min(most or 1000, 1000)} | chosen
         seen = 0
         while True:
             page = self._call("GET", f"/job/{quote(slug, safe='')}/instances/", params=query)
@@ -182,9 +189,13 @@ class Client:
         instances: Sequence[int] | None = None,
         status: str | None = None,
         overrides: Mapping[str, Any] | None = None,
+        **chosen: Any,
     ) -> int:
-        """Roll instances of a job (slug or id) back to New; returns how many."""
-        body: Json = {"job": job}
+        """Roll instances of a job (slug or id) back to New, the failed ones if none are named; returns how many.
+
+        ``chosen`` may hold minor_status, host, n_min (exclusive), n_max (inclusive) and text (part of the log).
+        """
+        body: Json = {"job": job} | {name: value for name, value in chosen.items() if value is not None}
         body |= {"instances": list(instances)} if instances is not None else {}
         body |= {"status": status} if status else {}
         body |= {"override_dict": dict(overrides)} if overrides is not None else {}
@@ -197,14 +208,15 @@ class Client:
         *,
         instances: Sequence[int] | None = None,
         status: str = "Any",
-        n_min: int | None = None,
-        n_max: int | None = None,
+        **chosen: Any,
     ) -> Json:
-        """End instances of a job (slug or id); returns ``ended`` and ``ordered``, which end with the next cycles."""
+        """End instances of a job (slug or id); returns ``ended`` and ``ordered``, which end with the next cycles.
+
+        ``chosen`` may hold minor_status, host, n_min (exclusive), n_max (inclusive) and text (part of the log).
+        """
         body: Json = {"job": job, "status": status}
+        body |= {name: value for name, value in chosen.items() if value is not None}
         body |= {"instances": list(instances)} if instances is not None else {}
-        body |= {"n_min": n_min} if n_min is not None else {}
-        body |= {"n_max": n_max} if n_max is not None else {}
         return self._call("POST", "/kill/", json=body)
 
     def claim(self, site: str, limit: int, *, agent: str, request_id: str, lease: int = 3600) -> Json:

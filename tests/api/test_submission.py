@@ -6,7 +6,7 @@ import pytest
 
 from DmpWorkflow.backend.environment import payload_environment
 from DmpWorkflow.backend.run_file import PayloadVariable, RunFile
-from DmpWorkflow.core.database import credentials, jobs, listing, submission, work
+from DmpWorkflow.core.database import credentials, jobs, listing, work
 from DmpWorkflow.core.database.claims import ClaimRequest, claim
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
@@ -148,18 +148,6 @@ def test_a_legacy_entry_is_plain_json_with_the_originals_marker(database: Databa
     )
     assert entry["MetaData"][0] == {"name": "DIR", "value": "/data/out", "var_type": "string"}
     assert entry["batchdefaults"] == {"system": "lsf"}
-
-
-def test_pages_are_read_by_key(database: Database) -> None:
-    for number in range(5):
-        submission.submit_xml(database, Submission(XML, title=f"job{number}", instances=number), WORDS)
-    job = jobs.by_name(database, "job4")["_id"]
-    rows, after = listing.instances_page(database, job, 3, after=1)
-    assert ([row["instance_id"] for row in rows], after) == ([2, 3, 4], None)
-    rows, after = listing.instances_page(database, job, 3, status="New")
-    assert ([row["instance_id"] for row in rows], after) == ([1, 2, 3], 3)
-    with pytest.raises(InvalidInput, match="status 'Nonsense'"):
-        listing.instances_page(database, job, 3, status="Nonsense")
 
 
 def test_instances_are_found_as_old_clients_ask(database: Database) -> None:

@@ -13,6 +13,7 @@ from DmpWorkflow.utils.errors import InvalidInput, NotFound
 
 ROW_FIELDS = {
     "instanceId": 1, "status": 1, "minor_status": 1, "attempt": 1, "hostname": 1, "batchId": 1, "last_update": 1,
+    "cpu_peak": 1, "memory_peak": 1, "last_line": 1,
 }  # fmt: skip
 JOB_FIELDS = {"body": 0, "creations": 0}
 MOST_FOUND = 1_000_000
@@ -49,19 +50,8 @@ def with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]:
     ]
 
 
-def instances_page(
-    database: Database, job: ObjectId, limit: int, after: int = 0, status: str = ""
-) -> tuple[list[Document], int | None]:
-    """Return instances in the order of their numbers, and the number after which the next page begins."""
-    query: Document = {"job": job, "instanceId": {"$gt": after}}
-    if status:
-        query["status"] = str(status_of(status))
-    found = list(database.instances.find(query, ROW_FIELDS, sort=[("instanceId", 1)], limit=limit + 1))
-    rows = [_row(instance) for instance in found[:limit]]
-    return rows, rows[-1]["instance_id"] if len(found) > limit else None
-
-
-def _row(instance: Document) -> Document:
+def instance_row(instance: Document) -> Document:
+    """Return an instance (with ROW_FIELDS) as a row of a list."""
     return {
         "instance_id": instance["instanceId"],
         "status": instance["status"],
@@ -70,6 +60,9 @@ def _row(instance: Document) -> Document:
         "hostname": instance.get("hostname"),
         "batch_id": instance.get("batchId"),
         "last_update": iso(instance["last_update"]),
+        "cpu_peak": instance.get("cpu_peak"),
+        "memory_peak": instance.get("memory_peak"),
+        "last_line": instance.get("last_line"),
     }
 
 
@@ -78,8 +71,8 @@ def instance_detail(database: Database, job: ObjectId, number: int) -> Document:
     found = database.instances.find_one({"job": job, "instanceId": number})
     if found is None:
         raise NotFound(f"there is no instance {number} of this job")
-    plain = {name: found.get(name) for name in ("cpu_peak", "memory_peak", "cpu_max", "mem_max", "Nevents")}
-    return _row(found) | plain | {
+    plain = {name: found.get(name) for name in ("cpu_max", "mem_max", "Nevents")}
+    return instance_row(found) | plain | {
         "created_at": iso(found["created_at"]),
         "overrides": found.get("body", ""),
         "status_history": [_timed(entry, "update") for entry in found.get("status_history", [])],
@@ -116,15 +109,6 @@ def find_instances(
     found = database.instances.find(query, {"job": 1, "instanceId": 1, "_id": 0}, limit=MOST_FOUND)
     pairs = sorted(((item["job"], item["instanceId"]) for item in found), reverse=True)
     return [{"instanceId": number, "jobId": str(job)} for job, number in pairs]
-
-
-def numbers(
-    database: Database, job: ObjectId, status: str = "Any", n_min: int | None = None, n_max: int | None = None
-) -> list[int]:
-    """Return the numbers of a job's instances in a status, n_min < number <= n_max, in their order."""
-    query = _chosen(job, status, n_min, n_max, None)
-    found = database.instances.find(query, {"instanceId": 1, "_id": 0}, sort=[("instanceId", 1)])
-    return [item["instanceId"] for item in found]
 
 
 def _chosen(job: Any, status: str, n_min: int | None, n_max: int | None, instance: int | None) -> Document:

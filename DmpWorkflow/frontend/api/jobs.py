@@ -5,7 +5,7 @@ from typing import Any
 from bson import ObjectId
 from flask import Blueprint, request
 
-from DmpWorkflow.core.database import job_search, jobs, listing
+from DmpWorkflow.core.database import instance_search, job_search, jobs, listing
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.killing import kill
@@ -104,9 +104,11 @@ def show_job(slug: str) -> dict[str, Any]:
 @blueprint.get("/job/<slug>/instances/")
 @requires(Right.READ)
 def list_instances(slug: str) -> dict[str, Any]:
-    """List a job's instances in the order of their numbers."""
+    """List the instances of a job that match, in the order of their numbers or another one."""
     given = parse(schemas.InstanceQuery)
-    rows, after = listing.instances_page(database(), _seen(slug)["_id"], given.limit, given.after, given.status)
+    rows, after = instance_search.search(
+        database(), _seen(slug)["_id"], given.chosen(), given.sort, given.descending, given.limit, given.after
+    )
     return {"result": "ok", "instances": rows, "next": after}
 
 
@@ -127,14 +129,14 @@ def _seen(slug: str) -> Document:
 @blueprint.post("/rollback/")
 @requires(Right.SUBMIT)
 def roll_back_instances() -> dict[str, Any]:
-    """Roll instances of a job back: those named, or those in a status and a range of numbers."""
+    """Roll instances of a job back: those named, or all that match."""
     if not request.is_json:
         raise Malformed("the body must be a JSON object")
     given = parse(schemas.RollBack, parameters())
     job = _by_slug_or_id(given.job)
     numbers = given.instances
     if numbers is None:
-        numbers = listing.numbers(database(), job["_id"], given.status or "Failed", given.n_min, given.n_max)
+        numbers = instance_search.numbers(database(), job["_id"], given.chosen("Failed"))
     text = None if given.override_dict is None else overrides(given.override_dict).to_json()
     return {"result": "ok", "rolled_back": roll_back(database(), job["_id"], numbers, text)}
 
@@ -142,14 +144,14 @@ def roll_back_instances() -> dict[str, Any]:
 @blueprint.post("/kill/")
 @requires(Right.SUBMIT)
 def kill_instances() -> dict[str, Any]:
-    """End instances of a job: those named, or those in a status and a range of numbers."""
+    """End instances of a job: those named, or all that match."""
     if not request.is_json:
         raise Malformed("the body must be a JSON object")
     given = parse(schemas.Kill, parameters())
     job = _by_slug_or_id(given.job)
     numbers = given.instances
     if numbers is None:
-        numbers = listing.numbers(database(), job["_id"], given.status, given.n_min, given.n_max)
+        numbers = instance_search.numbers(database(), job["_id"], given.chosen())
     ended, ordered = kill(database(), job["_id"], numbers)
     return {"result": "ok", "ended": ended, "ordered": ordered}
 

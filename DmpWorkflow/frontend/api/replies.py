@@ -177,13 +177,16 @@ class InstanceRow(BaseModel):
     hostname: str | None
     batch_id: str | None
     last_update: str
+    cpu_peak: float | None
+    memory_peak: float | None
+    last_line: str | None
 
 
 class Instances(Reply):
     """GET /job/<slug>/instances/."""
 
     instances: list[InstanceRow]
-    next: int | None
+    next: int | str | None
 
 
 class HistoryEntry(BaseModel):
@@ -210,8 +213,6 @@ class InstanceDetail(InstanceRow):
     attempts: list[dict[str, Any]]
     cpu: list[Sample]
     memory: list[Sample]
-    cpu_peak: float | None
-    memory_peak: float | None
     cpu_max: float | None
     mem_max: float | None
     Nevents: int | None

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
+from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
 from DmpWorkflow.core.database.job_search import JobFilter
 from DmpWorkflow.core.database.reporting import LOG_LIMIT
 
 INT64 = 2**63 - 1
+MOST_CHOSEN = 100_000  # instances named one by one
 ID = r"^[0-9a-fA-F]{24}$"
 
 
@@ -20,6 +22,20 @@ def _none(value: Any) -> Any:
 
 def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def number_list(text: str) -> list[int]:
+    """Return the numbers in ``1-20, 35``; raises ValueError."""
+    numbers: list[int] = []
+    for part in text.replace(",", " ").split():
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and first.isascii() and ((last.isdecimal() and last.isascii()) or not dash)):
+            raise ValueError(f"{part!r} is no number and no range such as 1-20")
+        span = range(int(first), int(last or first) + 1)
+        if len(span) + len(numbers) > MOST_CHOSEN:
+            raise ValueError(f"these are more than {MOST_CHOSEN} numbers: choose by status or bounds instead")
+        numbers += span
+    return numbers
 
 
 def _utc(value: datetime) -> datetime:
@@ -173,25 +189,41 @@ class Limit(BaseModel):
     limit: Annotated[int, Field(ge=0, le=10_000)] = 1000
 
 
-class RollBack(Strict):
+class InstanceChoice(BaseModel):
+    """Which instances of a job: ``status`` may name several with commas; ``text`` is part of the log."""
+
+    status: Text | None = None
+    minor_status: Text = ""
+    host: Text = ""
+    n_min: OptionalNumber = None
+    n_max: OptionalNumber = None
+    text: Text = ""
+
+    def chosen(self, status: str = "Any") -> InstanceFilter:
+        """Return which instances are meant, in ``status`` if none was given."""
+        return InstanceFilter(
+            statuses=statuses(self.status or status),
+            minor_status=self.minor_status,
+            host=self.host,
+            n_min=self.n_min,
+            n_max=self.n_max,
+            text=self.text,
+        )
+
+
+class RollBack(InstanceChoice, Strict):
     """POST /rollback/."""
 
     job: Text
-    instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
-    status: Text | None = None
-    n_min: Number | None = None
-    n_max: Number | None = None
+    instances: Annotated[list[Number], Field(max_length=MOST_CHOSEN)] | None = None
     override_dict: dict[str, Any] | None = None
 
 
-class Kill(Strict):
+class Kill(InstanceChoice, Strict):
     """POST /kill/."""
 
     job: Text
-    instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
-    status: Text = "Any"
-    n_min: Number | None = None
-    n_max: Number | None = None
+    instances: Annotated[list[Number], Field(max_length=MOST_CHOSEN)] | None = None
 
 
 class CatalogueChange(BaseModel):
@@ -254,12 +286,13 @@ class JobQuery(BaseModel):
         )
 
 
-class InstanceQuery(BaseModel):
-    """GET /job/<slug>/instances/."""
+class InstanceQuery(InstanceChoice):
+    """GET /job/<slug>/instances/: ``after`` is the cursor of the last page, for the order "number" a number."""
 
-    status: Text = ""
-    after: Number = 0
+    after: Text = ""
     limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+    sort: Literal["number", "last_update", "host", "attempt", "cpu_peak", "memory_peak"] = "number"
+    descending: bool = False
 
 
 class SiteChoice(BaseModel):
@@ -278,3 +311,47 @@ class SiteSpan(Site):
     """GET /statistics/beats/."""
 
     span: Literal["day", "week", "month"] = "day"
+
+
+class Variables(BaseModel):
+    """A form with variables, one per line as NAME=value."""
+
+    variables: Annotated[str, Field(max_length=64 * 1024)] = ""
+
+
+class MoreInstances(Variables):
+    """The form that adds instances."""
+
+    number: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
+
+
+class Chosen(InstanceChoice, Variables):
+    """The forms that roll instances back or end them: all that match, or ``numbers`` as in 1-20, 35."""
+
+    which: Literal["filter", "numbers"]
+    numbers: Annotated[list[Number], BeforeValidator(number_list)] = []
+
+
+class JobForm(BaseModel):
+    """The form of a job's priority and tags."""
+
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+    tags: Text = ""
+
+
+class ArchiveForm(BaseModel):
+    """The button that puts a job aside or brings it back."""
+
+    archived: bool
+
+
+class Confirmation(BaseModel):
+    """A form that needs the name of what it destroys."""
+
+    confirm: Text
+
+
+class LogSearch(BaseModel):
+    """The page of an instance: what to look for in the log."""
+
+    find: Text = ""

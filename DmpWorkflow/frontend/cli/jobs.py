@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from DmpWorkflow.client import Client, Given
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.cli.assignments import overrides
-from DmpWorkflow.frontend.cli.common import Context, command
+from DmpWorkflow.frontend.cli.common import Context, Function, command
 from DmpWorkflow.utils.errors import InvalidInput, NotFound
 
 SET_VAR = click.option(
@@ -28,6 +28,23 @@ SHORT = {
     "New": "new", "Submitted": "sub", "Running": "run", "Suspended": "susp", "Done": "done", "Failed": "fail",
     "Terminated": "term", "Unknown": "unkn",
 }  # fmt: skip
+
+
+INSTANCE_SORTS = ("number", "last_update", "host", "attempt", "cpu_peak", "memory_peak")
+MATCHING = (
+    click.option("--minor_status", default="", help="Only instances with this minor status."),
+    click.option("--host", default="", help="Only instances on this host."),
+    click.option("--n_min", type=click.IntRange(0), help="Only numbers above this."),
+    click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this."),
+    click.option("--text", default="", help="Only instances with this in their log."),
+)
+
+
+def matching(function: Function) -> Function:
+    """Add the options that choose instances."""
+    for option in reversed(MATCHING):
+        function = option(function)
+    return function
 
 
 @command("create", epilog="Example: dampe-cli-new-job examples/helloWorld.xml -n hello --Ninstances 10")
@@ -167,15 +184,20 @@ def list_jobs(context: Context, limit: int, **chosen: Any) -> None:
 @command("show", epilog="Example: dampe-cli-jobs show 4f2a91c07b1e 3")
 @click.argument("job")
 @click.argument("number", required=False, type=click.IntRange(1))
-@click.option("--status", default="", help="Only instances in this status.")
+@click.option("--status", default="", help="Only instances in this status, or in these with commas.")
+@matching
+@click.option("--sort", type=click.Choice(INSTANCE_SORTS), default="number", show_default=True, help="Sort by.")
+@click.option("--ascending/--descending", default=True, show_default=True, help="In which order.")
 @click.option("--limit", type=click.IntRange(1), default=50, help="At most so many instances.")
-def show(context: Context, job: str, number: int | None, status: str, limit: int) -> None:
+def show(
+    context: Context, job: str, number: int | None, limit: int, ascending: bool, **chosen: str | int | None
+) -> None:
     """Show a job (by slug or name) and its instances, or one instance with its history and log."""
     client = context.client()
     found = _find(client, job)
     if number is not None:
         return _show_instance(context, client.instance(found["slug"], number))
-    rows = list(client.instances(found["slug"], status=status, most=limit))
+    rows = list(client.instances(found["slug"], most=limit, descending=not ascending, **_given(chosen)))
     context.give(found | {"instances": rows})
     if context.as_json:
         return None
@@ -184,6 +206,10 @@ def show(context: Context, job: str, number: int | None, status: str, limit: int
     columns = ["instance_id", "status", "minor_status", "attempt", "hostname", "batch_id", "last_update"]
     context.table(columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows])
     return None
+
+
+def _given(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in chosen.items() if value not in (None, "")}
 
 
 def _show_instance(context: Context, instance: Mapping[str, Any]) -> None:
@@ -258,18 +284,9 @@ def watch(context: Context, job: str, interval: float) -> None:
     "--instance", "instances", type=click.IntRange(1), multiple=True, help="Only this instance; repeatable."
 )
 @click.option("--status", default="Any", show_default=True, help="Only instances in this status.")
-@click.option("--n_min", type=click.IntRange(0), help="Only numbers above this.")
-@click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this.")
+@matching
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def kill(
-    context: Context,
-    slug: str,
-    instances: tuple[int, ...],
-    status: str,
-    n_min: int | None,
-    n_max: int | None,
-    yes: bool,
-) -> None:
+def kill(context: Context, slug: str, instances: tuple[int, ...], yes: bool, **bounds: str | int | None) -> None:
     """End instances of a job: what waits at once, what a batch system has with its agent's next cycle."""
     client = context.client()
     job = client.job(slug)
@@ -277,8 +294,7 @@ def kill(
         if not sys.stdin.isatty():
             raise InvalidInput(f"this would end instances of {job['title']}: add --yes to do so without a question")
         click.confirm(f"End {'these' if instances else 'all such'} instances of {job['title']}?", abort=True)
-    chosen = {"instances": list(instances)} if instances else {}
-    done = client.kill(slug, **chosen, status=status, n_min=n_min, n_max=n_max)
+    done = client.kill(slug, instances=list(instances) or None, **_given(bounds))
     context.say(f"Ended {done['ended']} waiting instances; {done['ordered']} end with the next cycle of their agents")
     context.give({"ended": done["ended"], "ordered": done["ordered"]})
 

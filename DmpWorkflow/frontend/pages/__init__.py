@@ -1,5 +1,5 @@
 """The pages: server-rendered, live through htmx, with nothing from outside."""
 
-from DmpWorkflow.frontend.pages import jobs, login, overview, sites
+from DmpWorkflow.frontend.pages import highlight, instance, job, jobs, login, overview, sites
 
-__all__ = ["jobs", "login", "overview", "sites"]
+__all__ = ["highlight", "instance", "job", "jobs", "login", "overview", "sites"]

@@ -18,6 +18,7 @@ from DmpWorkflow.core.database import (
 )
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
+from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.frontend.access import Right, database, requires, sees
@@ -25,6 +26,7 @@ from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.pages.highlight import language_of
 from DmpWorkflow.frontend.parameters import assignments, parse
+from DmpWorkflow.utils.errors import InvalidInput
 
 INSTANCES_ON_A_PAGE = 100
 FILTERS = ("status", "minor_status", "host", "n_min", "n_max", "text")
@@ -114,10 +116,9 @@ def kill_instances(slug: str) -> Redirection:
 def change_job(slug: str) -> Redirection:
     """Set priority and tags."""
     given = parse(schemas.JobForm)
-    found = seen(slug)
-    job_changes.set_priority(database(), found["_id"], given.priority)
-    job_changes.set_tags(database(), found["_id"], given.tags.replace(",", " ").split())
-    flash(f"Priority is {given.priority} now.")
+    tags = given.tags.replace(",", " ").split()
+    job_changes.change(database(), seen(slug), JobChanges(priority=given.priority, tags=tags))
+    flash("Saved.")
     return _back(slug)
 
 
@@ -126,7 +127,7 @@ def change_job(slug: str) -> Redirection:
 def archive_job(slug: str) -> Redirection:
     """Put a job that is over aside, or bring it back."""
     archived = parse(schemas.ArchiveForm).archived
-    job_changes.set_archived(database(), seen(slug)["_id"], archived)
+    job_changes.change(database(), seen(slug), JobChanges(archived=archived))
     flash("Archived: the list of jobs shows it on demand only." if archived else "Back in the list of jobs.")
     return _back(slug)
 
@@ -136,7 +137,9 @@ def archive_job(slug: str) -> Redirection:
 def remove_job(slug: str) -> Redirection:
     """Remove a job with all that is known of it."""
     found = seen(slug)
-    job_changes.remove(database(), found["_id"], parse(schemas.Confirmation).confirm)
+    if parse(schemas.Confirmation).confirm != found["title"]:
+        raise InvalidInput(f"to remove it, type the job's name: {found['title']}")
+    job_changes.remove(database(), found)
     flash(f"Removed job {found['title']}.")
     return redirect(url_for("pages.job_list"), 303)
 
@@ -161,4 +164,5 @@ def _filter_of(values: Any) -> dict[str, str]:
 
 def _back(slug: str) -> Redirection:
     """Return to the page with the filter that was chosen."""
-    return redirect(url_for("pages.job", slug=slug, **_filter_of(request.form)), 303)
+    values: dict[str, Any] = {"slug": slug, **_filter_of(request.form)}
+    return redirect(url_for("pages.job", **values), 303)
