@@ -57,8 +57,8 @@ MEMORY_HOLD, TIME_HOLDS = 34, (46, 47)
 FIGURES = "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW"
 OF_QUEUE = f"ClusterId,ProcId,DwfName,JobStatus,HoldReason,HoldReasonCode,{FIGURES}"
 OF_HISTORY = (
-    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,LastHoldReasonCode,DwfMemoryKb,"
-    f"{FIGURES}"
+    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,"
+    f"LastHoldReasonCode,DwfMemoryKb,{FIGURES}"
 )
 OURS = "DwfName =!= undefined"
 NO_HISTORY = "No history file is defined"
