@@ -17,6 +17,7 @@ from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint, printable
 from DmpWorkflow.frontend.pages.job import seen
 from DmpWorkflow.frontend.parameters import assignments, parse
+from DmpWorkflow.utils.errors import InvalidInput
 
 
 @blueprint.get("/jobs/<slug>/<int:number>")
@@ -26,7 +27,7 @@ def instance(slug: str, number: int) -> str:
     given = parse(schemas.LogSearch)
     job = seen(slug)
     found = _found(job, number)
-    resolved = work.Resolver(database(), [job["_id"]]).resolve(job["_id"], found["overrides"])
+    resolved, problem = _resolved(job, number, found["overrides"])
     lines, hits = _marked(found["log"], given.find)
     return render_template(
         "instance.html",
@@ -34,7 +35,8 @@ def instance(slug: str, number: int) -> str:
         job=job,
         instance=found,
         over=found["status"] in FINAL,
-        resolved=resolved.as_payload_sees(number, stored=True),
+        resolved=resolved,
+        problem=problem,
         log=lines,
         hits=hits,
     )
@@ -76,6 +78,15 @@ def kill_instance(slug: str, number: int) -> Redirection:
 
 def _found(job: Document, number: int) -> Document:
     return listing.instance_detail(database(), job["_id"], min(number, schemas.INT64))
+
+
+def _resolved(job: Document, number: int, overrides: str) -> tuple[Document, str]:
+    """Return what the instance sees, and what is wrong with its definition: old data may be anything."""
+    try:
+        resolved = work.Resolver(database(), [job["_id"]]).resolve(job["_id"], overrides)
+        return resolved.as_payload_sees(number, stored=True), ""
+    except InvalidInput as error:
+        return {"variables": [], "automatic": [], "input_files": [], "output_files": []}, str(error)
 
 
 def _marked(log: str, wanted: str) -> tuple[Markup, int]:

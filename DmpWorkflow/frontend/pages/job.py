@@ -21,6 +21,7 @@ from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.frontend.access import Right, database, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
@@ -28,7 +29,7 @@ from DmpWorkflow.frontend.pages.highlight import language_of
 from DmpWorkflow.frontend.parameters import assignments, parse
 from DmpWorkflow.utils.errors import InvalidInput
 
-INSTANCES_ON_A_PAGE = 100
+INSTANCES_ON_A_PAGE = 50
 FILTERS = ("status", "minor_status", "host", "n_min", "n_max", "text")
 GROUPED_BY = {"minor_status": "Reason", "hostname": "Host", "last_line": "Last line of the log"}
 
@@ -43,7 +44,7 @@ def job(slug: str) -> str:
         database(), found["_id"], given.chosen(), given.sort, given.descending, INSTANCES_ON_A_PAGE, given.after
     )
     parents, children = relatives.of_job(database(), found["_id"])
-    definition = work.Resolver(database(), [found["_id"]]).resolve(found["_id"]).definition
+    definition, problem = _definition(found)
     return render_template(
         "job.html",
         given=given,
@@ -54,6 +55,7 @@ def job(slug: str) -> str:
         parents=parents,
         children=children,
         definition=definition,
+        problem=problem,
         language=language_of(definition.executable),
         instances=rows,
         after=after,
@@ -66,7 +68,7 @@ def job_failures(slug: str) -> str:
     """Show what a job's failures have in common; a part of its page."""
     found = seen(slug)
     groups = {word: failing.groups(database(), found["_id"], by) for by, word in GROUPED_BY.items()}
-    return render_template("job_failures.html", slug=slug, groups=groups, names={v: k for k, v in GROUPED_BY.items()})
+    return render_template("job_failures.html", slug=slug, groups=groups)
 
 
 @blueprint.get("/jobs/<slug>/job.xml")
@@ -149,6 +151,14 @@ def seen(slug: str) -> Document:
     found = jobs.by_slug(database(), slug)
     sees(found)
     return found
+
+
+def _definition(job: Document) -> tuple[JobDefinition, str]:
+    """Return a job's definition with its variables resolved, and what is wrong with it: old data may be anything."""
+    try:
+        return work.Resolver(database(), [job["_id"]]).resolve(job["_id"]).definition, ""
+    except InvalidInput as error:
+        return JobDefinition(executable="", script=""), str(error)
 
 
 def _numbers(job: Document, given: schemas.Chosen) -> list[int]:
