@@ -13,6 +13,7 @@ from DmpWorkflow.core.database import (
     data_catalogue,
     heartbeats,
     jobs,
+    maintenance,
     users,
 )
 from DmpWorkflow.core.database.connection import Database
@@ -51,6 +52,7 @@ def fill(database: Database) -> ObjectId:
     beat = {"agent": "agent", "hostname": "wn", "version": "3"}
     heartbeats.agent_beat(database, beat, "local", [heartbeats.Held(job, 2, 1)])
     data_catalogue.register(database, "local", ["/a"], "root")
+    maintenance.run(database, "compare-counts", "anna")
     return job
 
 

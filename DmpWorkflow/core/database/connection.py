@@ -34,6 +34,7 @@ class Database:
         self.settings = database.get_collection("setting")
         self.heartbeats = database.get_collection("heart_beat")
         self.agents = database.get_collection("agent")
+        self.maintenance = database.get_collection("maintenance")
         self.files = database.get_collection("data_file")
 
     def prepare(self) -> None:

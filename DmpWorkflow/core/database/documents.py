@@ -44,6 +44,7 @@ class Job(Document):
             {"fields": ["slug"], "unique": True},
             ["-created_at", "-id"],
             ["dependencies"],
+            ["type", "execution_site"],
         ],
     )
     created_at = DateTimeField(required=True)
@@ -173,6 +174,17 @@ class Setting(Document):
     value = DynamicField(required=True)
 
 
+class Maintenance(Document):
+    """The last run of a maintenance action, by its name; ``ended`` is missing while it runs."""
+
+    meta: ClassVar[dict[str, Any]] = _meta("maintenance", [], inheritance=False)
+    id = StringField(primary_key=True)
+    started = DateTimeField(required=True)
+    ended = DateTimeField()
+    result = StringField()
+    by = StringField(required=True)
+
+
 class HeartBeat(Document):
     """The last sign of life of a process on a host."""
 
@@ -224,5 +236,5 @@ class DataFile(Document):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, HeartBeat, Agent, DataFile,
+    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, Maintenance, HeartBeat, Agent, DataFile,
 )  # fmt: skip

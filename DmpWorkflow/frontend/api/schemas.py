@@ -1,6 +1,6 @@
 """What requests look like. Old clients send these as forms, where every value is a text."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -217,6 +217,42 @@ class JobQuery(BaseModel):
     site: Text = ""
     before: Text = ""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Password = Annotated[str, Field(max_length=1024, json_schema_extra={"format": "password"})]
+
+
+class NewToken(Strict):
+    """POST /administration/tokens/; ``site`` for the role site, and no other."""
+
+    name: Name
+    role: Literal["admin", "submit", "read", "site"]
+    site: Annotated[Text | None, BeforeValidator(_none)] = None
+
+
+class NewUser(NewToken):
+    """POST /administration/users/."""
+
+    password: Password
+
+
+class Named(Strict):
+    """Which token or user."""
+
+    name: Text
+
+
+class NewPassword(Named):
+    """POST /administration/users/password/."""
+
+    password: Password
+
+
+class MaintenanceAction(Strict):
+    """POST /administration/maintenance/."""
+
+    action: Text
 
 
 class InstanceQuery(BaseModel):
