@@ -5,6 +5,7 @@ from pymongo.errors import OperationFailure
 from DmpWorkflow.core.database.connection import Database, Document
 
 UNAUTHORIZED = 13  # MongoDB's code
+WORKING = ("PRIMARY", "SECONDARY", "ARBITER")  # states of a member that does its part
 
 
 def of_database(database: Database) -> Document:
@@ -26,7 +27,8 @@ def of_database(database: Database) -> Document:
 
 
 def _member(member: Document) -> Document:
-    return {"name": member["name"], "state": member["stateStr"], "healthy": bool(member["health"])}
+    healthy = bool(member["health"]) and member["stateStr"] in WORKING
+    return {"name": member["name"], "state": member["stateStr"], "healthy": healthy}
 
 
 def _asked(database: Database, command: str) -> Document | None:
