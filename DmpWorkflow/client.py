@@ -274,6 +274,57 @@ class Client:
         ids: list[str] = self._call("POST", "/datacat/", json=body)["docId"]
         return ids
 
+    def tokens(self) -> list[Json]:
+        """Return all tokens (name, role, site, created_at, last_used), less their secrets."""
+        found: list[Json] = self._call("GET", "/administration/tokens/")["tokens"]
+        return found
+
+    def create_token(self, name: str, role: str, site: str | None = None) -> str:
+        """Make a token (role: admin, submit, read, or site with its ``site``) and return it."""
+        body = {"name": name, "role": role, "site": site}
+        text: str = self._call("POST", "/administration/tokens/", once=True, json=body)["token"]
+        return text
+
+    def revoke_token(self, name: str) -> None:
+        """Make a token worthless, at once."""
+        self._call("POST", "/administration/tokens/revoke/", once=True, json={"name": name})
+
+    def users(self) -> list[Json]:
+        """Return all users (name, role, site, created_at, last_used)."""
+        found: list[Json] = self._call("GET", "/administration/users/")["users"]
+        return found
+
+    def create_user(self, name: str, password: str, role: str, site: str | None = None) -> None:
+        """Make a user who logs in with a password."""
+        body = {"name": name, "password": password, "role": role, "site": site}
+        self._call("POST", "/administration/users/", once=True, json=body)
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a user another password, which ends all sessions of that user."""
+        self._call("POST", "/administration/users/password/", json={"name": name, "password": password})
+
+    def remove_user(self, name: str) -> None:
+        """Remove a user, at once."""
+        self._call("POST", "/administration/users/remove/", once=True, json={"name": name})
+
+    def words(self) -> Json:
+        """Return ``types`` and ``sites``: each word, whether it is configured, and how many jobs use it."""
+        return self._call("GET", "/administration/words/")
+
+    def detailed_health(self) -> Json:
+        """Return facts about the ``server`` and the ``database``."""
+        return self._call("GET", "/administration/health/")
+
+    def maintenance(self) -> list[Json]:
+        """Return the maintenance actions with their last results."""
+        found: list[Json] = self._call("GET", "/administration/maintenance/")["actions"]
+        return found
+
+    def maintain(self, action: str) -> Json:
+        """Do a maintenance action and return it with its result."""
+        done: Json = self._call("POST", "/administration/maintenance/", once=True, json={"action": action})["action"]
+        return done
+
     def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:
         """Send a request; unless ``once``, again if the server does not answer."""
         session = self._once if once else self._repeating

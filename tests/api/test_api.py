@@ -231,6 +231,17 @@ ROUTES: list[tuple[str, str, str]] = [
     ("POST", "/jobstatus/", "admin submit site attempt"),
     ("POST", "/jobstatusBulk/", "admin submit site attempt"),
     ("POST", "/datacat/", "admin submit site attempt"),
+    ("GET", "/administration/tokens/", "admin"),
+    ("POST", "/administration/tokens/", "admin"),
+    ("POST", "/administration/tokens/revoke/", "admin"),
+    ("GET", "/administration/users/", "admin"),
+    ("POST", "/administration/users/", "admin"),
+    ("POST", "/administration/users/password/", "admin"),
+    ("POST", "/administration/users/remove/", "admin"),
+    ("GET", "/administration/words/", "admin"),
+    ("GET", "/administration/health/", "admin"),
+    ("GET", "/administration/maintenance/", "admin"),
+    ("POST", "/administration/maintenance/", "admin"),
 ]
 
 

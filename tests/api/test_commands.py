@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shlex
 import stat
@@ -13,6 +14,7 @@ from typing import Any
 import click
 import pytest
 
+from DmpWorkflow.core.database import jobs, users
 from DmpWorkflow.frontend.cli import main
 from tests.served import Served
 
@@ -44,11 +46,11 @@ class Shell:
         self.environment = os.environ | {"DAMPE_CONFIG": str(self.config), "HOME": str(folder)}
         self.folder = folder
 
-    def run(self, *words: str, code: int = 0, config: Path | None = None) -> str:
+    def run(self, *words: str, code: int = 0, config: Path | None = None, typed: str = "") -> str:
         environment = self.environment | ({"DAMPE_CONFIG": str(config)} if config else {})
         done = subprocess.run(
             [BIN / words[0], *words[1:]],
-            env=environment, cwd=self.folder, text=True, capture_output=True, timeout=120, check=False,
+            env=environment, cwd=self.folder, text=True, input=typed, capture_output=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
@@ -201,6 +203,73 @@ def test_the_server_commands(shell: Shell, served: Served) -> None:
         "[global]\ninstallation = server\n[database]\nuri = mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300\n"
     )
     assert "FAIL  database: MongoDB at" in shell.run(*server, "check", code=1, config=away)
+
+
+def test_users_by_command(shell: Shell, served: Served) -> None:
+    user, server = ("dampe-server", "user"), served.settings_path
+
+    def run(*words: str, password: str = "", code: int = 0) -> str:
+        return shell.run(*user, *words, code=code, config=server, typed=password)
+
+    made = ("create", "--name", "anna", "--role", "site", "--site", "CNAF", "--password-stdin")
+    assert run(*made, password="a long password\n") == "created anna\n"
+    assert users.authenticate(served.database, "anna", "a long password")
+    run(*made, password="a long password\n", code=4)
+    assert shell.stderr == "error: there is a user named 'anna'\n"
+    assert "anna\tsite\tCNAF" in run("list")
+    assert (
+        run("password", "anna", "--password-stdin", password="another password") == "changed the password of anna\n"
+    )
+    assert users.authenticate(served.database, "anna", "another password")
+    run("password", "anna", "--password-stdin", password="short\n", code=2)
+    assert "at least 10 characters" in shell.stderr
+    run("create", "--name", "bert", "--role", "site", "--site", "NO", "--password-stdin", password="x" * 10, code=2)
+    assert "site 'NO' is not known" in shell.stderr
+    run("remove", "anna")
+    run("remove", "anna", code=3)
+    assert served.database.users.count_documents({}) == 0
+
+
+@pytest.mark.parametrize(("again", "code"), [("a long password", 0), ("another password", 1)])
+def test_a_password_is_asked_for_twice_and_not_shown(shell: Shell, served: Served, again: str, code: int) -> None:
+    ours, theirs = pty.openpty()
+    command = [str(BIN / "dampe-server"), "user", "create", "--name", f"asked-{code}", "--role", "read"]
+    environment = shell.environment | {"DAMPE_CONFIG": str(served.settings_path)}
+    with subprocess.Popen(
+        command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        shown = _until(ours, "Password: ")
+        os.write(ours, b"a long password\n")
+        shown += _until(ours, "Password again: ")
+        os.write(ours, again.encode() + b"\n")
+        shown += _until(ours, "created" if code == 0 else "Password: ")
+        os.close(ours)  # the terminal hangs up
+        process.wait(60)
+    assert "password" not in shown.replace("Password", "")
+    assert (served.database.users.count_documents({"name": f"asked-{code}"}) == 1) == (code == 0)
+
+
+def _until(terminal: int, words: str) -> str:
+    """Return what a program shows until these words appear."""
+    shown = ""
+    while words not in shown:
+        shown += os.read(terminal, 1024).decode()
+    return shown
+
+
+def test_maintenance_by_command(shell: Shell, served: Served) -> None:
+    maintain, server = ("dampe-server", "maintain"), served.settings_path
+    assert "compare-counts\t-\t-\t-\t-" in shell.run(*maintain, config=server)
+    job = jobs.submit(served.database, jobs.NewJob("miscounted", "User", "local", "<Jobs/>"))["_id"]
+    served.database.counts.update_one({"_id": f"{job}:0"}, {"$inc": {"status.Done": 1}})
+    assert "1 Done too many" in shell.run(*maintain, "compare-counts", config=server)
+    assert "are repaired" in shell.run(*maintain, "repair-counts", config=server)
+    assert "are exact" in shell.run(*maintain, "compare-counts", config=server)
+    listed = shell.run(*maintain, config=server)
+    assert re.search(r"compare-counts\t.+\tcommand line on \S+\tthe counts of \d+ jobs? are exact", listed)
+    shell.run(*maintain, "nosuch", code=2, config=server)
+    assert "expected one of return-expired-leases" in shell.stderr
 
 
 def every_command(group: click.Command, words: tuple[str, ...]) -> list[tuple[click.Command, tuple[str, ...]]]:

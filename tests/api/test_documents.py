@@ -14,6 +14,7 @@ from DmpWorkflow.core.database import (
     data_catalogue,
     heartbeats,
     jobs,
+    maintenance,
     snapshots,
     users,
 )
@@ -56,6 +57,7 @@ def fill(database: Database) -> ObjectId:
     data_catalogue.register(database, "local", ["/a"], "root")
     kill(database, job, [2])
     snapshots.take_when_due(database, snapshots.Clockwork())
+    maintenance.run(database, "compare-counts", "anna")
     return job
 
 

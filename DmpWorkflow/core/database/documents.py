@@ -45,6 +45,7 @@ class Job(Document):
             {"fields": ["slug"], "unique": True},
             ["-created_at", "-id"],
             ["dependencies"],
+            ["type", "execution_site"],
         ],
     )
     created_at = DateTimeField(required=True)
@@ -178,6 +179,17 @@ class Setting(Document):
     meta: ClassVar[dict[str, Any]] = _meta("setting", [], inheritance=False)
     id = StringField(primary_key=True)
     value = DynamicField(required=True)
+
+
+class Maintenance(Document):
+    """The last run of a maintenance action, by its name; ``ended`` is missing while it runs."""
+
+    meta: ClassVar[dict[str, Any]] = _meta("maintenance", [], inheritance=False)
+    id = StringField(primary_key=True)
+    started = DateTimeField(required=True)
+    ended = DateTimeField()
+    result = StringField()
+    by = StringField(required=True)
 
 
 class HeartBeat(Document):
@@ -327,6 +339,6 @@ class DataFile(Document):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, HeartBeat, Agent, AgentHistory,
+    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, Maintenance, HeartBeat, Agent, AgentHistory,
     Activity, Failure, HostActivity, Distribution, Snapshot, DataFile,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from DmpWorkflow.core.database import counts
+from DmpWorkflow.core.database import counts, credentials, users
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -144,3 +144,18 @@ def status_of(text: str) -> MajorStatus:
         return MajorStatus(text)
     except ValueError:
         raise InvalidInput(f"status {text!r}: expected one of {', '.join(MajorStatus)}") from None
+
+
+def tokens(database: Database) -> list[Document]:
+    """Return every token, less its secret, by name."""
+    return [_account(token) for token in credentials.all_tokens(database)]
+
+
+def people(database: Database) -> list[Document]:
+    """Return every user, less the password, by name."""
+    return [_account(user) for user in users.all_users(database)]
+
+
+def _account(stored: Document) -> Document:
+    times = {field: iso(stored[field]) if stored[field] else None for field in ("created_at", "last_used")}
+    return {field: stored[field] for field in ("name", "role", "site")} | times

@@ -355,3 +355,39 @@ class LogSearch(BaseModel):
     """The page of an instance: what to look for in the log."""
 
     find: Text = ""
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Password = Annotated[str, Field(max_length=1024, json_schema_extra={"format": "password"})]
+
+
+class NewToken(Strict):
+    """POST /administration/tokens/; ``site`` for the role site, and no other."""
+
+    name: Name
+    role: Literal["admin", "submit", "read", "site"]
+    site: Annotated[Text | None, BeforeValidator(_none)] = None
+
+
+class NewUser(NewToken):
+    """POST /administration/users/."""
+
+    password: Password
+
+
+class Named(Strict):
+    """Which token or user."""
+
+    name: Text
+
+
+class NewPassword(Named):
+    """POST /administration/users/password/."""
+
+    password: Password
+
+
+class MaintenanceAction(Strict):
+    """POST /administration/maintenance/."""
+
+    action: Text

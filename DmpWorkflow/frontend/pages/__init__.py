@@ -1,5 +1,5 @@
 """The pages: server-rendered, live through htmx, with nothing from outside."""
 
-from DmpWorkflow.frontend.pages import highlight, instance, job, jobs, login, overview, sites
+from DmpWorkflow.frontend.pages import administration, highlight, instance, job, jobs, login, overview, sites
 
-__all__ = ["highlight", "instance", "job", "jobs", "login", "overview", "sites"]
+__all__ = ["administration", "highlight", "instance", "job", "jobs", "login", "overview", "sites"]
