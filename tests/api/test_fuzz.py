@@ -90,6 +90,7 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     assert send("POST", "/kill/", json={"job": slug, "instances": [1]})["ended"] == 1
     send("POST", "/datacat/", json={"filename": "/a", "site": "local", "action": "register"})
     assert send("GET", "/datacat/")["files"]
+    assert send("GET", "/datacat/files/")["files"]
     for path in ("/health", "/whoami/", "/openapi.json"):
         send("GET", path)
     every = {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}

@@ -51,6 +51,7 @@ REQUESTS: dict[str, Takes] = {
     "sites.watched": Takes(schemas.Site, query=True),
     "sites.change_catalogue": Takes(schemas.CatalogueChange, json=True, form=True),
     "sites.list_files": Takes(schemas.CatalogueQuery, query=True),
+    "sites.search_files": Takes(schemas.FileQuery, query=True),
 }
 REPLIES: dict[str, type[BaseModel]] = {
     "jobs.create_job": replies.MadeJobs,
@@ -73,6 +74,7 @@ REPLIES: dict[str, type[BaseModel]] = {
     "sites.watched": replies.Watched,
     "sites.change_catalogue": replies.ChangedFiles,
     "sites.list_files": replies.Files,
+    "sites.search_files": replies.FileRows,
     "service.health": replies.Health,
     "service.whoami": replies.WhoAmI,
 }

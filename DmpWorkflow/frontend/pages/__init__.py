@@ -1,5 +1,5 @@
 """The pages: server-rendered, live through htmx, with nothing from outside."""
 
-from DmpWorkflow.frontend.pages import jobs, login, overview
+from DmpWorkflow.frontend.pages import catalogue, jobs, login, overview, submit
 
-__all__ = ["jobs", "login", "overview"]
+__all__ = ["catalogue", "jobs", "login", "overview", "submit"]
