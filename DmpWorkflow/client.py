@@ -268,6 +268,34 @@ class Client:
         names: list[str] = self._call("GET", "/datacat/", params=query)["files"]
         return names
 
+    def file_rows(
+        self,
+        *,
+        name: str = "",
+        site: str = "",
+        status: str = "",
+        filetype: str = "",
+        sort: str = "time",
+        most: int | None = None,
+    ) -> Iterator[Json]:
+        """Iterate over files in the catalogue (id, filename, site, filetype, status, created_at, last_update).
+
+        ``name`` is the beginning of a full name (/data/..., root://...) or any part of one; ``sort``: time, name.
+        """
+        query: Json = {"name": name, "site": site, "status": status, "filetype": filetype, "sort": sort}
+        query["limit"] = min(most or 1000, 1000)
+        seen = 0
+        while True:
+            page = self._call("GET", "/datacat/files/", params=query)
+            for row in page["files"]:
+                yield row
+                seen += 1
+                if seen == most:
+                    return
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
+
     def change_file(self, action: str, filename: str, *, site: str, **fields: str) -> list[str]:
         """Register a file, set its status or delete it (``action``: register, setStatus, delete)."""
         body = {"action": action, "filename": filename, "site": site} | fields

@@ -219,6 +219,7 @@ ROUTES: list[tuple[str, str, str]] = [
     ("GET", "/job/nosuch/instances/1/", "admin submit read site"),
     ("GET", "/jobstatus/", "admin submit read site"),
     ("GET", "/datacat/", "admin submit read site"),
+    ("GET", "/datacat/files/", "admin submit read site"),
     ("POST", "/job/", "admin submit"),
     ("POST", "/job/check/", "admin submit"),
     ("POST", "/jobInstances/", "admin submit"),

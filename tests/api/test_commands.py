@@ -130,6 +130,25 @@ def test_the_catalogue(shell: Shell) -> None:
     assert shell.stderr.strip() == "error: cannot find file in DB"
 
 
+def test_the_catalogue_in_full(shell: Shell) -> None:
+    for name in ("/full/a.root", "/full/<b>.root", "/full/[red]c.root"):
+        shell.run("dampe-datacatalog", "-a", "register", "-s", "local", "-f", name)
+    shell.run("dampe-datacatalog", "-a", "setStatus", "-s", "local", "-f", "/full/a.root", "-S", "Copied")
+    rows = shell.json("dampe-datacatalog", "-a", "list", "--long", "--name", "/full/", "--sort", "name")
+    assert [(row["filename"], row["status"]) for row in rows] == [
+        ("/full/<b>.root", "New"), ("/full/[red]c.root", "New"), ("/full/a.root", "Copied"),
+    ]  # fmt: skip
+    lines = shell.run(
+        "dampe-datacatalog", "-a", "list", "--csv", "-s", "Any", "-S", "Copied", "--name", "/full"
+    ).splitlines()
+    assert lines[0] == "filename,site,filetype,status,created_at,last_update"
+    assert len(lines) == 2 and lines[1].startswith("/full/a.root,local,root,Copied,20")
+    assert "/full/[red]c.root\tlocal" in shell.run("dampe-datacatalog", "-a", "list", "--long", "-l", "1000")
+    assert (
+        shell.json("dampe-datacatalog", "-a", "list", "--long", "-l", "1", "--name", "/full/")[0]["status"] == "New"
+    )
+
+
 def test_configure_tries_the_server_and_installs(shell: Shell, served: Served) -> None:
     target = shell.folder / "etc" / "settings.cfg"
     said = shell.run("dampe-cli-configure", "-f", str(shell.config), "--target", str(target))

@@ -102,6 +102,7 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     assert send("GET", f"{admin}/health/")["database"]["members"]
     assert send("POST", f"{admin}/maintenance/", json={"action": "compare-counts"})["action"]["ended"]
     assert send("GET", f"{admin}/maintenance/")["actions"]
+    assert send("GET", "/datacat/files/")["files"]
     for path in ("/health", "/whoami/", "/openapi.json"):
         send("GET", path)
     every = {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}

@@ -327,7 +327,10 @@ class DataFile(Document):
         [
             {"fields": ["site", "filename"], "unique": True},
             ["site", "status", "filetype", "-created_at"],
-            ["-created_at"],
+            ["site", "-created_at", "-id"],
+            ["status", "-created_at", "-id"],
+            ["-created_at", "-id"],
+            ["filename", "site"],
         ],
     )
     filename = StringField(required=True)

@@ -65,6 +65,7 @@ REQUESTS: dict[str, Takes] = {
     "administration.set_password": Takes(schemas.NewPassword, json=True),
     "administration.remove_user": Takes(schemas.Named, json=True),
     "administration.maintain": Takes(schemas.MaintenanceAction, json=True),
+    "sites.search_files": Takes(schemas.FileQuery, query=True),
 }
 REPLIES: dict[str, type[BaseModel]] = {
     "jobs.create_job": replies.MadeJobs,
@@ -110,6 +111,7 @@ REPLIES: dict[str, type[BaseModel]] = {
     "administration.health": replies.DetailedHealth,
     "administration.list_maintenance": replies.Maintenance,
     "administration.maintain": replies.Maintained,
+    "sites.search_files": replies.FileRows,
     "service.health": replies.Health,
     "service.whoami": replies.WhoAmI,
 }

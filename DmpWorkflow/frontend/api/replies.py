@@ -599,3 +599,22 @@ class Maintained(Reply):
     """POST /administration/maintenance/."""
 
     action: ActionRow
+
+
+class FileRow(BaseModel):
+    """A file in the data catalogue."""
+
+    id: str
+    filename: str
+    site: str
+    filetype: str
+    status: str
+    created_at: str
+    last_update: str
+
+
+class FileRows(Reply):
+    """GET /datacat/files/."""
+
+    files: list[FileRow]
+    next: str | None

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from DmpWorkflow.core.database import data_catalogue
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
 from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
 from DmpWorkflow.core.database.job_search import JobFilter
@@ -71,6 +72,15 @@ class NewJob(BaseModel):
     override_dict: Any = None
     replace: bool = False
     priority: Annotated[Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None, BeforeValidator(_none)] = None
+
+
+class SubmitForm(NewJob):
+    """The form of the page that submits; its file is apart."""
+
+    xml: str = ""
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE), BeforeValidator(lambda value: value or 0)] = 0
+    depends: Text = ""
+    variables: Annotated[str, StringConstraints(max_length=64 * 1024)] = ""
 
 
 class NewInstances(BaseModel):
@@ -244,6 +254,30 @@ class CatalogueQuery(BaseModel):
     status: Text = ""
     filetype: Text = ""
     limit: Annotated[int, Field(ge=0, le=100_000)] = 1000
+
+
+class FileQuery(BaseModel):
+    """GET /datacat/files/."""
+
+    name: Text = ""
+    site: Text = ""
+    status: Text = ""
+    filetype: Text = ""
+    sort: Annotated[Literal["time", "name"], BeforeValidator(lambda value: value or "time")] = "time"
+    after: Annotated[str, StringConstraints(max_length=16 * 1024)] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    def as_query(self) -> data_catalogue.FileQuery:
+        """Return which files are meant."""
+        return data_catalogue.FileQuery(**self.model_dump(exclude={"after", "limit"}))
+
+
+class FileSelection(Strict):
+    """The files that are marked on a page, and what becomes of them."""
+
+    file: Annotated[list[Id], Field(max_length=1000)] = []
+    status: Literal["New", "Copied", "Orphaned"] = "New"
+    confirm: Text = ""
 
 
 class Site(BaseModel):

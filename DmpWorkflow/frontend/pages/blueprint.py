@@ -12,11 +12,13 @@ import DmpWorkflow
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.frontend.access import Right
 from DmpWorkflow.utils.errors import AccessDenied
+from DmpWorkflow.utils.text import printable
 
 blueprint = Blueprint(
     "pages", __name__, template_folder="templates", static_folder="static", static_url_path="/static"
 )
 csrf = CSRFProtect()
+blueprint.add_app_template_filter(printable, "printable")
 
 POLICY = "; ".join(
     [
@@ -106,6 +108,7 @@ def _common() -> dict[str, Any]:
         "again": _again,
         "views": current_app.view_functions,
         "may_submit": who is not None and who.role in Right.SUBMIT.value,
+        "may_catalogue": who is not None and who.role in Right.CATALOGUE.value,
         "is_admin": who is not None and who.role == "admin",
     }
 
@@ -125,16 +128,6 @@ def _asset(name: str) -> str:
 def _fingerprint(name: str) -> str:
     content = files("DmpWorkflow.frontend.pages").joinpath("static", *name.split("/")).read_bytes()
     return hashlib.sha256(content).hexdigest()[:10]
-
-
-@blueprint.app_template_filter("printable")
-def printable(text: object) -> str:
-    """Return a text with its control characters shown, line ends and tabs kept."""
-    return "".join(letter if letter in "\n\t" or letter.isprintable() else _shown(letter) for letter in str(text))
-
-
-def _shown(letter: str) -> str:
-    return chr(0x2400 + ord(letter)) if ord(letter) < 32 else "\N{REPLACEMENT CHARACTER}"
 
 
 @blueprint.app_template_filter("moment")
