@@ -6,7 +6,8 @@ from pygments.formatters.html import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-from DmpWorkflow.frontend.pages.blueprint import blueprint, printable
+from DmpWorkflow.frontend.pages.blueprint import blueprint
+from DmpWorkflow.utils.text import printable
 
 LANGUAGES = {"bash": "bash", "sh": "bash", "python": "python", "python3": "python", "perl": "perl"}
 

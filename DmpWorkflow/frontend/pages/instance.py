@@ -14,10 +14,11 @@ from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import FINAL
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.api import schemas
-from DmpWorkflow.frontend.pages.blueprint import blueprint, printable
+from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.pages.job import seen
 from DmpWorkflow.frontend.parameters import assignments, parse
 from DmpWorkflow.utils.errors import InvalidInput
+from DmpWorkflow.utils.text import printable
 
 
 @blueprint.get("/jobs/<slug>/<int:number>")
