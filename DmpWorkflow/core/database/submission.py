@@ -12,7 +12,7 @@ from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import parse_jobs, serialise_jobs
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.variables import expand, resolve
-from DmpWorkflow.utils.errors import InvalidInput
+from DmpWorkflow.utils.errors import Conflict, InvalidInput
 
 LONGEST_TITLE = 255
 DEFAULT_TYPE = "Other"
@@ -60,6 +60,28 @@ def submit_xml(database: Database, submission: Submission, words: Words) -> tupl
         numbers = create_instances(database, made["_id"], submission.instances, submission.overrides.to_json())
         rows.append(_row(made, numbers))
     return rows, warnings
+
+
+def clone(
+    database: Database, original: Document, title: str, instances: int, owner: str, words: Words
+) -> tuple[list[Document], list[str]]:
+    """Make a job of the name ``title`` from the XML, the priority and the parents of another one, as submit_xml does.
+
+    Raises Conflict if there is one of that name, type and site.
+    """
+    key = {"title": title, "type": original["type"], "execution_site": original["execution_site"]}
+    if database.jobs.find_one(key, {"_id": 1}):
+        raise Conflict(f"there is a job {title!r} (type {original['type']}) already: choose another name")
+    parents = database.jobs.find({"_id": {"$in": original["dependencies"]}}, {"slug": 1})
+    submission = Submission(
+        xml=original["body"].encode(),
+        title=title,
+        instances=instances,
+        parents=tuple(parent["slug"] for parent in parents),
+        priority=original["priority"],
+        owner=owner,
+    )
+    return submit_xml(database, submission, words)
 
 
 def _parents(database: Database, slugs: Sequence[str]) -> tuple[ObjectId, ...]:
