@@ -173,7 +173,6 @@ def test_numbers_that_are_none_are_refused_whole(editor: Page, served: Served, j
         editor.get_by_role("button", name="Kill", exact=True).click()
     expect(editor.locator("main")).to_contain_text("'x' is no number")
     assert statuses(served, job) == {"New": 30}
-    editor.context.clear_cookies()
 
 
 def test_priority_tags_and_archive(editor: Page, served: Served, job: dict[str, Any]) -> None:

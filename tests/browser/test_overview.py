@@ -82,11 +82,7 @@ def test_everybody_can_use_the_pages(
     editor.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     editor.set_viewport_size({"width": width, "height": 900})
     slug = filled["photon-1TeV"]
-    for path in ("/", "/sites/", "/sites/local", "/jobs/", f"/jobs/{slug}", f"/jobs/{slug}/9", "/jobs/nosuch"):
-        if path == "/jobs/nosuch":
-            with editor.expect_console_message(lambda message: "404" in message.text):
-                editor.goto(served.url + path)
-            continue
+    for path in ("/", "/sites/", "/sites/local", "/jobs/", f"/jobs/{slug}", f"/jobs/{slug}/9"):
         editor.goto(served.url + path)
         editor.wait_for_load_state("networkidle")
         found = [
