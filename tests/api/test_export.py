@@ -32,7 +32,7 @@ HEADER = (
 def job(database: Database) -> dict[str, Any]:
     made: ObjectId = make_job(database, 3)
     claim_all(database)
-    values = {
+    values: dict[str, Any] = {
         "minor_status": '=SUM("a,b")\n',
         "hostname": "wn1",
         "batchId": "-7",
