@@ -130,6 +130,12 @@ def test_jobs_are_changed_copied_exported_and_removed(shell: Shell) -> None:
     assert shell.stderr == "error: cannot write /nowhere/x.csv: No such file or directory\n"
     shell.run(jobs, "kill", shell.json(jobs, "show", "kept")["slug"], "--yes")
     assert len(shell.json(jobs, "show", "kept", "--minor_status", "KilledByUser", "--descending")["instances"]) == 2
+    slug = shell.json(jobs, "show", "kept")["slug"]
+    again = ("--status", "Terminated", "--minor_status", "KilledByUser", "--n_max", "1", "--set-var", "A=2")
+    shell.run(jobs, "rollback", slug, *again, code=2)
+    assert shell.run(jobs, "rollback", slug, *again, "--yes") == "Rolled back 1 instances\n"
+    assert '"2"' in shell.json(jobs, "show", "kept", "1")["overrides"]
+    shell.run(jobs, "kill", slug, "--yes")
     assert shell.run(jobs, "archive", "kept") == "kept: archived\n"
     assert shell.json(jobs, "list", "--title", "kept") == []
     assert shell.run(jobs, "unarchive", "kept") == "kept: no longer archived\n"

@@ -302,6 +302,36 @@ def kill(context: Context, slug: str, instances: tuple[int, ...], yes: bool, **b
     context.give({"ended": done["ended"], "ordered": done["ordered"]})
 
 
+@command("rollback", epilog="Example: dampe-cli-jobs rollback hello-x7k2 --host wn12 --yes")
+@click.argument("slug")
+@click.option(
+    "--instance", "instances", type=click.IntRange(1), multiple=True, help="Only this instance; repeatable."
+)
+@click.option("--status", default="Failed", show_default=True, help="Only instances in this status; Any: all.")
+@matching
+@SET_VAR
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def roll_back_matching(
+    context: Context,
+    slug: str,
+    instances: tuple[int, ...],
+    set_var: tuple[str, ...],
+    yes: bool,
+    **chosen: str | int | None,
+) -> None:
+    """Roll instances of a job back to New, so that they run again; the history of earlier attempts is kept."""
+    client = context.client()
+    title = client.job(slug)["title"]
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(f"this would roll instances of {title} back: add --yes to do so without a question")
+        click.confirm(f"Roll {'these' if instances else 'all such'} instances of {title} back?", abort=True)
+    new = overrides(set_var) if set_var else None
+    changed = client.roll_back(slug, instances=list(instances) or None, overrides=new, **_given(chosen))
+    context.say(f"Rolled back {changed} instances")
+    context.give({"rolled_back": changed})
+
+
 @command("priority", epilog="Example: dampe-cli-jobs priority hello-x7k2 10")
 @click.argument("job")
 @click.argument("priority", type=int)

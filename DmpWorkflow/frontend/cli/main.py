@@ -21,6 +21,7 @@ FOR_JOBS = (
     jobs.show,
     jobs.watch,
     jobs.kill,
+    jobs.roll_back_matching,
     jobs.set_priority,
     jobs.set_tags,
     jobs.archive,
