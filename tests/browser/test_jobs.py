@@ -86,7 +86,7 @@ def test_a_job_is_explained(page: Page, served: Served, filled: dict[str, str]) 
 
 def test_instances_are_filtered_sorted_and_exported(page: Page, served: Served, filled: dict[str, str]) -> None:
     page.goto(f"{served.url}/jobs/{filled['photon-1TeV']}")
-    page.get_by_label("Host").fill("wn003.example.org")
+    page.get_by_role("textbox", name="Host").fill("wn003.example.org")
     page.get_by_label("Above number").fill("100")
     page.get_by_label("up to").fill("160")
     wanted = [
@@ -178,8 +178,8 @@ def test_numbers_that_are_none_are_refused_whole(editor: Page, served: Served, j
 def test_priority_tags_and_archive(editor: Page, served: Served, job: dict[str, Any]) -> None:
     editor.goto(f"{served.url}/jobs/{job['slug']}")
     editor.get_by_role("button", name="Priority and tags…").click()
-    editor.get_by_label("Priority").fill("7")
-    editor.get_by_label("Tags").fill("mc paper-2026")
+    editor.get_by_role("spinbutton", name="Priority").fill("7")
+    editor.get_by_role("textbox", name="Tags").fill("mc paper-2026")
     editor.get_by_role("button", name="Save").click()
     expect(editor.locator("h1 .tag").first).to_have_text("mc")
     stored = served.database.jobs.find_one({"_id": job["_id"]}) or {}
