@@ -101,6 +101,7 @@ def test_a_file_is_read_into_the_text(editor: Page, served: Served, tmp_path: Pa
     expect(editor.locator("#chosen")).to_have_text("job.xml was read")
     expect(editor.get_by_label("Definition")).to_have_value(re.compile("caf\xe9"))
     editor.get_by_label("Instances", exact=True).fill("2")
+    expect(editor.locator("#check dl div", has_text="Instances")).to_contain_text("2")
     expect(editor.locator("#check").get_by_role("heading", name="caf\xe9")).to_be_visible()
     editor.get_by_role("button", name="Submit").click()
     expect(editor.locator("h1")).to_contain_text("caf\xe9")
