@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 import requests
@@ -46,6 +46,19 @@ ERRORS: Mapping[int, type[DmpWorkflowError]] = {
 }
 MOST_REPORTS = 1000  # in one request
 BUSY = (429, 502, 503, 504)
+
+
+class Given(TypedDict, total=False):
+    """What a submission says beside its XML; what is left out is as the XML says."""
+
+    title: str
+    job_type: str
+    site: str
+    instances: int
+    overrides: Mapping[str, Any]
+    parents: Sequence[str]
+    replace: bool
+    priority: int | None
 
 
 class Client:
@@ -82,26 +95,14 @@ class Client:
         """Return role, site and name of the credential."""
         return self._call("GET", "/whoami/")
 
-    def create_job(
-        self,
-        xml: bytes,
-        *,
-        title: str = "",
-        job_type: str = "",
-        site: str = "",
-        instances: int = 0,
-        overrides: Mapping[str, Any] | None = None,
-        parents: Sequence[str] = (),
-        replace: bool = False,
-        priority: int | None = None,
-    ) -> Json:
+    def create_job(self, xml: bytes, **given: Unpack[Given]) -> Json:
         """Make the jobs of an XML file; returns ``jobs`` (jobID, slug, title, first, last ...) and ``warnings``."""
-        fields = {"taskname": title, "t_type": job_type, "site": site, "n_instances": instances}
-        fields |= {"override_dict": json.dumps(overrides or {}), "depends": list(parents)}
-        fields |= {"replace": "1"} if replace else {}
-        fields |= {"priority": priority} if priority is not None else {}
         # Not repeated: a second one would add its instances again.
-        return self._call("POST", "/job/", once=True, data=fields, files={"file": ("job.xml", xml)})
+        return self._call("POST", "/job/", once=True, **_submission(xml, given))
+
+    def check_job(self, xml: bytes, **given: Unpack[Given]) -> Json:
+        """Return what ``create_job`` would do: ``valid``, ``problems`` (line, text), ``warnings``, ``jobs``."""
+        return self._call("POST", "/job/check/", **_submission(xml, given))
 
     def add_instances(
         self,
@@ -118,9 +119,15 @@ class Client:
         body |= {"override_dict": dict(overrides or {})} | ({"instanceId": first} if first is not None else {})
         return self._call("POST", "/jobInstances/", once=True, json=body)
 
-    def jobs(self, *, title: str = "", job_type: str = "", site: str = "", most: int | None = None) -> Iterator[Json]:
-        """Iterate over jobs with their counts, the youngest first."""
-        query: Json = {"title": title, "type": job_type, "site": site, "limit": min(most or 100, 100)}
+    def jobs(
+        self, *, title: str = "", job_type: str = "", site: str = "", most: int | None = None, **chosen: Any
+    ) -> Iterator[Json]:
+        """Iterate over jobs with their counts, the youngest first, or as ``sort`` and ``descending`` say.
+
+        ``chosen`` may hold text (part of title, slug, owner or tag), status, owner, tag, archived ("no", "yes" or
+        "any"), since and until (ISO 8601), sort (created, title, site, type, progress, failed, total), descending.
+        """
+        query: Json = {"title": title, "type": job_type, "site": site, "limit": min(most or 100, 100)} | chosen
         seen = 0
         while True:
             page = self._call("GET", "/job/", params=query)
@@ -138,9 +145,16 @@ class Client:
         found: Json = self._call("GET", f"/job/{quote(slug, safe='')}/")["job"]
         return found
 
-    def instances(self, slug: str, *, status: str = "", after: int = 0, most: int | None = None) -> Iterator[Json]:
-        """Iterate over a job's instances in the order of their numbers, those above ``after``."""
-        query: Json = {"status": status, "after": after, "limit": min(most or 1000, 1000)}
+    def instances(
+        self, slug: str, *, status: str = "", after: int | None = None, most: int | None = None, **chosen: Any
+    ) -> Iterator[Json]:
+        """Iterate over a job's instances in the order of their numbers, those above ``after``.
+
+        ``status`` may name several with commas. ``chosen`` may hold minor_status, host, n_min (exclusive), n_max
+        (inclusive), text (part of the log), sort (number, last_update, host, attempt, cpu_peak, memory_peak) and
+        descending.
+        """
+        query: Json = {"status": status, "after": after, "limit": min(most or 1000, 1000)} | chosen
         seen = 0
         while True:
             page = self._call("GET", f"/job/{quote(slug, safe='')}/instances/", params=query)
@@ -175,9 +189,13 @@ class Client:
         instances: Sequence[int] | None = None,
         status: str | None = None,
         overrides: Mapping[str, Any] | None = None,
+        **chosen: Any,
     ) -> int:
-        """Roll instances of a job (slug or id) back to New; returns how many."""
-        body: Json = {"job": job}
+        """Roll instances of a job (slug or id) back to New, the failed ones if none are named; returns how many.
+
+        ``chosen`` may hold minor_status, host, n_min (exclusive), n_max (inclusive) and text (part of the log).
+        """
+        body: Json = {"job": job} | {name: value for name, value in chosen.items() if value is not None}
         body |= {"instances": list(instances)} if instances is not None else {}
         body |= {"status": status} if status else {}
         body |= {"override_dict": dict(overrides)} if overrides is not None else {}
@@ -190,14 +208,15 @@ class Client:
         *,
         instances: Sequence[int] | None = None,
         status: str = "Any",
-        n_min: int | None = None,
-        n_max: int | None = None,
+        **chosen: Any,
     ) -> Json:
-        """End instances of a job (slug or id); returns ``ended`` and ``ordered``, which end with the next cycles."""
+        """End instances of a job (slug or id); returns ``ended`` and ``ordered``, which end with the next cycles.
+
+        ``chosen`` may hold minor_status, host, n_min (exclusive), n_max (inclusive) and text (part of the log).
+        """
         body: Json = {"job": job, "status": status}
+        body |= {name: value for name, value in chosen.items() if value is not None}
         body |= {"instances": list(instances)} if instances is not None else {}
-        body |= {"n_min": n_min} if n_min is not None else {}
-        body |= {"n_max": n_max} if n_max is not None else {}
         return self._call("POST", "/kill/", json=body)
 
     def claim(self, site: str, limit: int, *, agent: str, request_id: str, lease: int = 3600) -> Json:
@@ -249,11 +268,90 @@ class Client:
         names: list[str] = self._call("GET", "/datacat/", params=query)["files"]
         return names
 
+    def file_rows(
+        self,
+        *,
+        name: str = "",
+        site: str = "",
+        status: str = "",
+        filetype: str = "",
+        sort: str = "time",
+        most: int | None = None,
+    ) -> Iterator[Json]:
+        """Iterate over files in the catalogue (id, filename, site, filetype, status, created_at, last_update).
+
+        ``name`` is the beginning of a full name (/data/..., root://...) or any part of one; ``sort``: time, name.
+        """
+        query: Json = {"name": name, "site": site, "status": status, "filetype": filetype, "sort": sort}
+        query["limit"] = min(most or 1000, 1000)
+        seen = 0
+        while True:
+            page = self._call("GET", "/datacat/files/", params=query)
+            for row in page["files"]:
+                yield row
+                seen += 1
+                if seen == most:
+                    return
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
+
     def change_file(self, action: str, filename: str, *, site: str, **fields: str) -> list[str]:
         """Register a file, set its status or delete it (``action``: register, setStatus, delete)."""
         body = {"action": action, "filename": filename, "site": site} | fields
         ids: list[str] = self._call("POST", "/datacat/", json=body)["docId"]
         return ids
+
+    def tokens(self) -> list[Json]:
+        """Return all tokens (name, role, site, created_at, last_used), less their secrets."""
+        found: list[Json] = self._call("GET", "/administration/tokens/")["tokens"]
+        return found
+
+    def create_token(self, name: str, role: str, site: str | None = None) -> str:
+        """Make a token (role: admin, submit, read, or site with its ``site``) and return it."""
+        body = {"name": name, "role": role, "site": site}
+        text: str = self._call("POST", "/administration/tokens/", once=True, json=body)["token"]
+        return text
+
+    def revoke_token(self, name: str) -> None:
+        """Make a token worthless, at once."""
+        self._call("POST", "/administration/tokens/revoke/", once=True, json={"name": name})
+
+    def users(self) -> list[Json]:
+        """Return all users (name, role, site, created_at, last_used)."""
+        found: list[Json] = self._call("GET", "/administration/users/")["users"]
+        return found
+
+    def create_user(self, name: str, password: str, role: str, site: str | None = None) -> None:
+        """Make a user who logs in with a password."""
+        body = {"name": name, "password": password, "role": role, "site": site}
+        self._call("POST", "/administration/users/", once=True, json=body)
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a user another password, which ends all sessions of that user."""
+        self._call("POST", "/administration/users/password/", json={"name": name, "password": password})
+
+    def remove_user(self, name: str) -> None:
+        """Remove a user, at once."""
+        self._call("POST", "/administration/users/remove/", once=True, json={"name": name})
+
+    def words(self) -> Json:
+        """Return ``types`` and ``sites``: each word, whether it is configured, and how many jobs use it."""
+        return self._call("GET", "/administration/words/")
+
+    def detailed_health(self) -> Json:
+        """Return facts about the ``server`` and the ``database``."""
+        return self._call("GET", "/administration/health/")
+
+    def maintenance(self) -> list[Json]:
+        """Return the maintenance actions with their last results."""
+        found: list[Json] = self._call("GET", "/administration/maintenance/")["actions"]
+        return found
+
+    def maintain(self, action: str) -> Json:
+        """Do a maintenance action and return it with its result."""
+        done: Json = self._call("POST", "/administration/maintenance/", once=True, json={"action": action})["action"]
+        return done
 
     def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:
         """Send a request; unless ``once``, again if the server does not answer."""
@@ -283,6 +381,20 @@ class Client:
         if reply.status_code in BUSY:
             raise Unavailable(f"{self.url} is busy: {text}")
         raise ERRORS.get(reply.status_code, InvalidInput if reply.ok else DmpWorkflowError)(text)
+
+
+def _submission(xml: bytes, given: Given) -> Json:
+    fields: Json = {
+        "taskname": given.get("title", ""),
+        "t_type": given.get("job_type", ""),
+        "site": given.get("site", ""),
+        "n_instances": given.get("instances", 0),
+        "override_dict": json.dumps(given.get("overrides", {})),
+        "depends": list(given.get("parents", ())),
+        "priority": given.get("priority"),  # None is not sent
+    }
+    fields |= {"replace": "1"} if given.get("replace") else {}
+    return {"data": fields, "files": {"file": ("job.xml", xml)}}
 
 
 class _Bearer(AuthBase):

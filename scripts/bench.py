@@ -27,9 +27,11 @@ from rich.table import Table
 
 from DmpWorkflow.backend.run_file import RunBatch, RunFile, RunLimits, RunSite
 from DmpWorkflow.client import Client
-from DmpWorkflow.core.database import claims, clock, counts, creation, credentials, jobs, listing
+from DmpWorkflow.core.database import claims, clock, counts, creation, credentials, instance_search, jobs
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.instance_search import InstanceFilter
 from DmpWorkflow.core.database.mongod import EmbeddedMongod, free_port
+from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Unavailable
 from DmpWorkflow.utils.files import write_private
 
@@ -47,6 +49,8 @@ name = bench
 batch_sites = local
 """
 LEASE = timedelta(hours=1)
+EVERY = InstanceFilter()
+NEW = InstanceFilter(statuses=(MajorStatus.NEW,))
 unique = count()
 
 
@@ -190,11 +194,11 @@ def measure_pages(bench: Bench) -> None:
     for name, job in pages.items():
         found = jobs.by_id(bench.database, job)
         kinds: dict[str, Callable[[], object]] = {
-            "job page, first": lambda job=job: listing.instances_page(bench.database, job, 100),  # type: ignore[misc]
-            "job page, deep": lambda job=job, n=found["allotted"] - 200: listing.instances_page(  # type: ignore[misc]
-                bench.database, job, 100, after=n
+            "job page, first": lambda job=job: instance_search.search(bench.database, job, EVERY),  # type: ignore[misc]
+            "job page, deep": lambda job=job, n=found["allotted"] - 200: instance_search.search(  # type: ignore[misc]
+                bench.database, job, EVERY, after=str(n)
             ),
-            "job page, filtered": lambda job=job: listing.instances_page(bench.database, job, 100, status="New"),  # type: ignore[misc]
+            "job page, filtered": lambda job=job: instance_search.search(bench.database, job, NEW),  # type: ignore[misc]
             "counts of a job": lambda job=job: counts.of_jobs(bench.database, [job]),  # type: ignore[misc]
             "job page over HTTP": lambda slug=found["slug"]: _get(bench, f"/jobs/{slug}"),  # type: ignore[misc]
         }

@@ -6,7 +6,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,8 @@ class Cycle:
     def run(self, limits: Limits) -> CycleResult:
         """Do all of it, in an order in which each step may fail or be the last."""
         self._deliver_kept_reports()
-        try:
+        with self._telling():
             jobs = {key: job for key, job in self.backend.query().items() if key.attempt != PROBE_ATTEMPT}
-        except Unavailable as error:
-            self._beat([], str(error))
-            raise
         self.result.in_system = len(jobs)
         self.result.pending = sum(job.status is MajorStatus.SUBMITTED for job in jobs.values())
         self._hold(jobs.values())
@@ -146,6 +144,15 @@ class Cycle:
         self._discard_outboxes()
         self._claim(limits, jobs)
         return self.result
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell the server of a batch system that does not answer; the cycle ends with that."""
+        try:
+            yield
+        except Unavailable as error:
+            self._beat([], str(error))
+            raise
 
     def _deliver_kept_reports(self) -> None:
         """Deliver what payloads left; a payload that is still there delivers its own."""
@@ -212,7 +219,8 @@ class Cycle:
 
     def _cancel(self, jobs: Sequence[BatchJob]) -> None:
         if jobs:
-            self.backend.cancel(jobs)
+            with self._telling():
+                self.backend.cancel(jobs)
             self.result.cancelled += len(jobs)
 
     def _report_standing(self, jobs: Mapping[AttemptKey, BatchJob]) -> None:
@@ -225,7 +233,8 @@ class Cycle:
                 held.stands, held.held_since = stands, time.time() if stands else None
                 changed.append(job)
         if changed:
-            reasons = self.backend.explain([job for job in changed if job.status in STANDING])
+            with self._telling():
+                reasons = self.backend.explain([job for job in changed if job.status in STANDING])
             told = [replace(job, detail=reasons.get(job.key, job.detail)) for job in changed]
             self._report([agent_reports.standing(job) for job in told])
             for job in told:
@@ -262,7 +271,8 @@ class Cycle:
             held.missing_since = held.missing_since or now
         killed = [held for held in gone if held.killed]
         missed = [held for held in gone if not held.killed and held.missing >= MISSING_BEFORE_LOST]
-        endings = self.backend.endings({held.key: held.batch_id for held in missed}) if missed else {}
+        with self._telling():
+            endings = self.backend.endings({held.key: held.batch_id for held in missed}) if missed else {}
         grace = self.settings.site.hpc_grace_seconds
         lost = [held for held in missed if held.key in endings or now - (held.missing_since or now) >= grace]
         reports = [agent_reports.lost(held, endings.get(held.key)) for held in lost]
@@ -330,7 +340,8 @@ class Cycle:
         known = {key: Submitted(key, jobs[key].batch_id) for key in keys if key in jobs}
         known |= {key: Submitted(key, held.batch_id) for key in keys if (held := self.journal.held.get(key))}
         reported = {_key(instance) for instance in instances if instance["lease_expires"] is None}
-        ended = self.backend.endings({key: "" for key in keys if key not in known}) if self.repeated else {}
+        with self._telling():
+            ended = self.backend.endings({key: "" for key in keys if key not in known}) if self.repeated else {}
         return known | {
             key: Submitted(key, key.name) for key in keys if key in reported | ended.keys() - known.keys()
         }

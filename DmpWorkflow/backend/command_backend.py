@@ -45,7 +45,7 @@ class CommandBackend(Backend):
     batch_id_variable: ClassVar[str] = BATCH_ID_VARIABLE
     environment: ClassVar[dict[str, str]] = {}
     most_elements = 1000  # of one submission; less once the system says so
-    weather: ClassVar[re.Pattern[str]]  # messages of a system that is down, busy or full: try again later
+    weather: ClassVar[re.Pattern[str]]  # messages of a system that is down or busy: try again later
     at_limit: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about the number of jobs in a queue
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # messages about the size of an array
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.utils.errors import Unavailable
 
+DEFAULTS = ("SQUEUE_", "SACCT_", "SCANCEL_")  # variables of a user that would narrow what we ask for
+
 
 @dataclass(frozen=True)
 class Output:
@@ -56,7 +58,8 @@ class Commands:
     def run(self, program: str, *arguments: str, text: str = "") -> Output:
         """Run a command with ``text`` as its input. Raises Unavailable if it is missing or takes too long."""
         path = self.path(program)
-        environment = {**os.environ, **self.environment, "LC_ALL": "C", "LANG": "C"}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(DEFAULTS)}
+        environment = {**ours, **self.environment, "LC_ALL": "C", "LANG": "C"}
         if self.folder:
             environment["PATH"] = f"{Path(self.folder)}{os.pathsep}{environment.get('PATH', os.defpath)}"
         try:

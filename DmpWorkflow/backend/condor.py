@@ -52,14 +52,18 @@ STATES: Mapping[int, MajorStatus | None] = {
     8: MajorStatus.SUBMITTED,  # being materialised
 }
 IDLE, COMPLETED, HELD = 1, 4, 5
+# Codes of holds that end a job for good: over its memory (cgroup), or over its allowed duration or execute duration.
+MEMORY_HOLD, TIME_HOLDS = 34, (46, 47)
 FIGURES = "RemoteUserCpu,RemoteSysCpu,ResidentSetSize_RAW"
 OF_QUEUE = f"ClusterId,ProcId,DwfName,JobStatus,HoldReason,HoldReasonCode,{FIGURES}"
 OF_HISTORY = (
-    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,DwfMemoryKb,"
-    f"{FIGURES}"
+    "ClusterId,ProcId,DwfName,JobStatus,RemoveReason,ExitCode,ExitBySignal,ExitSignal,LastJobStatus,"
+    f"LastHoldReasonCode,DwfMemoryKb,{FIGURES}"
 )
 OURS = "DwfName =!= undefined"
+NO_HISTORY = "No history file is defined"
 MOST_SCANNED = "200000"  # records of the history, the youngest first
+MOST_CLUSTERS = 1000  # in one expression, which is one argument; for more all of ours is the smaller question
 
 
 class CondorBackend(CommandBackend):
@@ -70,8 +74,9 @@ class CondorBackend(CommandBackend):
     environment: ClassVar[dict[str, str]] = {"_CONDOR_TOOL_DEBUG": "D_ERROR"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)can't find address|failed to connect|unable to connect|\(null\)|failed to (?:begin|commit) trans"
-        r"|MAX_JOBS|number of submitted jobs would exceed|timed? ?out|authenticat|failed to fetch ads"
+        r"|timed? ?out|authenticat|failed to fetch ads"
     )
+    at_limit: ClassVar[re.Pattern[str]] = re.compile(r"(?i)MAX_JOBS|number of submitted jobs would exceed")
 
     def programs(self) -> Sequence[str]:
         """Return the commands that are needed."""
@@ -136,12 +141,14 @@ class CondorBackend(CommandBackend):
             return {}
         clusters = {batch_id.partition(".")[0] for batch_id in jobs.values()}
         wanted = OURS
-        if all(cluster.isdigit() for cluster in clusters):
+        if len(clusters) <= MOST_CLUSTERS and all(cluster.isdigit() for cluster in clusters):
             wanted += f" && ({' || '.join(f'ClusterId == {cluster}' for cluster in sorted(clusters))})"
         output = self.commands.run(
             "condor_history", *self._schedd, "-json", "-attributes", OF_HISTORY, "-scanlimit", MOST_SCANNED,
             "-constraint", wanted,
         )  # fmt: skip
+        if output.code and NO_HISTORY in output.err:
+            return {}
         endings = (_ending(ad) for ad in reversed(_ads(output)))  # so that the youngest of one name counts
         return {ending.key: ending for ending in endings if ending and ending.key in jobs}
 
@@ -171,7 +178,8 @@ def _limits(needs: BatchNeeds) -> str:
 
     HTCondor starts a job again whose node is lost; here a payload runs once per attempt.
     """
-    tests = ["JobStatus == 1 && NumJobStarts >= 1"]
+    killed = " || ".join(f"HoldReasonCode == {code}" for code in (MEMORY_HOLD, *TIME_HOLDS))
+    tests = ["JobStatus == 1 && NumJobStarts >= 1", f"JobStatus == {HELD} && ({killed})"]
     if needs.wall_seconds:
         tests.append(f"JobStatus == 2 && time() - JobCurrentStartDate > {needs.wall_seconds}")
     if needs.cpu_seconds:
@@ -190,6 +198,8 @@ def _removal(ad: Mapping[str, Any]) -> str:
         return REMOVED
     if ad.get("LastJobStatus") == IDLE:
         return NODE_LOST
+    if ad.get("LastJobStatus") == HELD:
+        return KILLED_FOR_MEMORY if ad.get("LastHoldReasonCode") == MEMORY_HOLD else KILLED_FOR_TIME
     memory, limit = ad.get("ResidentSetSize_RAW"), ad.get("DwfMemoryKb")
     over = isinstance(memory, int | float) and isinstance(limit, int | float) and memory > limit
     return KILLED_FOR_MEMORY if over else KILLED_FOR_TIME

@@ -3,18 +3,18 @@
 import contextlib
 import logging
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from DmpWorkflow.backend.run_file import RunFile
+from DmpWorkflow.core.payload_environment import facts_of_attempt, merge, six_digits
+from DmpWorkflow.core.variables import expand
 from DmpWorkflow.utils.errors import ConfigurationError, InvalidInput
 
 PAYLOAD_FILE = "payload"
 FOLDERS = 1000  # of one instance on one node
-_REFERENCE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 logger = logging.getLogger(__name__)
 
@@ -31,21 +31,12 @@ exec "${dwf_command[@]}"
 """
 
 
-def expand(text: str, environment: Mapping[str, str]) -> str:
-    """Replace ``$NAME`` and ``${NAME}``; a name that is not set stays as it is, and values are not expanded again."""
-    return _REFERENCE.sub(lambda found: environment.get(found[1] or found[2], found[0]), text)
-
-
 def payload_environment(run: RunFile, worker: Mapping[str, str]) -> dict[str, str]:
     """Return the worker's environment with all that a payload is promised.
 
     Later variables may use earlier ones. What the workflow says of the attempt wins over a variable of that name.
     """
-    facts = _facts(run)
-    environment = {**worker, **run.attributes, **facts}
-    for variable in run.variables:
-        environment[variable.name] = expand(variable.value, environment)
-    environment.update(facts)
+    environment = merge(worker, run.attributes, _facts(run), run.variables)
     for name, value in environment.items():
         if not name or "=" in name or "\0" in name + value:
             raise InvalidInput(f"{name!r} cannot be a variable of the environment")
@@ -53,16 +44,8 @@ def payload_environment(run: RunFile, worker: Mapping[str, str]) -> dict[str, st
 
 
 def _facts(run: RunFile) -> dict[str, str]:
-    facts = {
-        "DWF_JOB_ID": run.job_id,
-        "DWF_INSTANCE_ID": str(run.instance_id),
-        "DWF_SIXDIGIT": six_digits(run.instance_id),
-        "DWF_ATTEMPT": str(run.attempt),
-        "DWF_TASKNAME": run.title,
-        "DWF_JOBNAME": run.title,
-        "DWF_TYPE": run.type,
-        "DWF_SW_VERSION": run.release,
-        "RELEASE_TAG": run.release,
+    attempt = (run.job_id, run.instance_id, run.attempt)
+    facts = facts_of_attempt(*attempt, run.title, run.type, run.release) | {
         "DAMPE_SW_DIR": run.site.dampe_sw_dir,
         "DAMPE_WORKFLOW_ROOT": str(Path(__file__).resolve().parents[2]),
         "EXEC_DIR_ROOT": run.site.exec_dir_root,
@@ -73,11 +56,6 @@ def _facts(run: RunFile) -> dict[str, str]:
         "BATCH_NAME": run.batch.name,
     }
     return facts if run.seed is None else facts | {"DWF_RANDOM_SEED": str(run.seed)}
-
-
-def six_digits(instance: int) -> str:
-    """Return the instance number as payloads and their folders know it."""
-    return f"{instance:06d}"
 
 
 def make_folder(run: RunFile, batch_id: str | None) -> Path:

@@ -22,7 +22,6 @@ from typing import NoReturn
 
 from DmpWorkflow.backend.environment import (
     PAYLOAD_FILE,
-    expand,
     make_folder,
     payload_command,
     payload_environment,
@@ -35,6 +34,7 @@ from DmpWorkflow.backend.staging import StagingError, stage
 from DmpWorkflow.backend.watchdog import Usage, verdict
 from DmpWorkflow.core.batch_id import normalise_batch_id
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.variables import expand
 from DmpWorkflow.utils.errors import DmpWorkflowError
 
 STAGE_IN, PAYLOAD, STAGE_OUT, STOPPED = 4, 5, 6, 128  # exit codes

@@ -15,6 +15,7 @@ from DmpWorkflow.backend.interface import (
     KILLED,
     KILLED_FOR_MEMORY,
     KILLED_FOR_TIME,
+    NODE_LOST,
     NOT_STARTED,
     AttemptKey,
     BatchJob,
@@ -30,10 +31,14 @@ SUBMITTED = re.compile(r"(?P<id>\d+)(?:\.(?P<first>\d+)-\d+:\d+)?")
 USAGE = re.compile(r"usage\s+(?P<task>\d+):\s+cpu=(?P<cpu>[\d:]+)")
 STATE = re.compile(r"[dEhqrRsSNtTwzPm]+")  # qstat(1): d(eletion) E(rror) h(old) q(ueued) r(unning) R(estarted) ...
 TIME_KILL = 37  # "qmaster enforced h_rt, h_cpu, or h_vmem limit"
-ASSUMEDLY_AFTER_JOB = 100  # it was killed by a signal: by qdel, by a limit, or by somebody
-BEFORE_START = range(1, 36)  # failures of starting: folder, shell, prolog; see sge_status(5)
+THROUGH_SIGNAL, ASSUMEDLY_AFTER_JOB = 17, 100  # it was killed: by qdel, by a limit, or by somebody
+BY_SIGNAL = (TIME_KILL, THROUGH_SIGNAL, ASSUMEDLY_AFTER_JOB)
+# Failures of starting: folder, shell, prolog; see sge_status(5). After 12 to 16, 24, 25 and 30 its exit code counts.
+BEFORE_START = frozenset({*range(1, 12), *range(26, 30), *range(31, 37), 38})
+LOST = range(18, 24)  # the node's daemons know no end of it: they died, or do not know the job any more
 COARSE = 1  # second by which the kernel's count of CPU time and the accounting's differ
 DAYS = "3"  # of the history that are asked for
+NO_HISTORY = re.compile(r"not found|no jobs running since startup")  # of our jobs; there is no accounting file
 UNITS = {"B": 1.0, "K": 1024.0, "M": 1024.0**2, "G": 1024.0**3, "T": 1024.0**4}
 
 
@@ -43,7 +48,8 @@ class SgeBackend(CommandBackend):
     name: ClassVar[str] = "sge"
     environment: ClassVar[dict[str, str]] = {"SGE_SINGLE_LINE": "1"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
-        r"(?i)unable to (?:send|contact|reach)|commlib|got (?:select|send|read) error|connection refused|timeout"
+        r"(?i)unable to (?:send|contact|reach|initialize environment)|commlib|got (?:select|send|read) error"
+        r"|connection refused|timeout"
         r"|jobs are allowed per user|job rejected: only \d+ jobs are allowed|failed receiving|try again"
     )
     too_large: ClassVar[re.Pattern[str]] = re.compile(r"more than \d+ tasks")
@@ -127,7 +133,7 @@ class SgeBackend(CommandBackend):
         if not jobs:
             return {}
         output = self.commands.run("qacct", "-o", self.user, "-d", DAYS, "-j", f"{batch_names.PREFIX}*")
-        if output.code and not re.search(r"not found|no jobs running since startup", output.message):
+        if output.code and not NO_HISTORY.search(output.out + output.err):
             raise output.unavailable()
         endings = (_ending(record) for record in _records(output.out))
         return {ending.key: ending for ending in endings if ending and ending.key in jobs}
@@ -171,13 +177,15 @@ def _status(word: str) -> tuple[MajorStatus | None, bool]:
         return None, False
     if "d" in word:
         return MajorStatus.RUNNING, False  # until it is really gone
-    if "E" in word or "h" in word:
+    if "E" in word:
         return MajorStatus.SUSPENDED, True
     if set("sSTNP") & set(word):
         return MajorStatus.SUSPENDED, False
-    if "w" in word or "q" in word:
-        return MajorStatus.SUBMITTED, False
-    return (MajorStatus.RUNNING, False) if set("rt") & set(word) else (None, False)
+    if set("rt") & set(word):  # hr: the hold is for the time after it, should it wait again
+        return MajorStatus.RUNNING, False
+    if "h" in word:
+        return MajorStatus.SUSPENDED, True
+    return (MajorStatus.SUBMITTED, False) if set("wq") & set(word) else (None, False)
 
 
 def _tasks(text: str) -> Iterator[int]:
@@ -203,10 +211,10 @@ def _ending(record: Mapping[str, str]) -> Ending | None:
     failed, code = _first_number(record.get("failed")), _first_number(record.get("exit_status"))
     minor = _minor(failed, code, record)
     detail = f"Grid Engine says failed {record.get('failed', '')}, exit_status {record.get('exit_status', '')}"
-    by_signal = code > 128 and failed in (TIME_KILL, ASSUMEDLY_AFTER_JOB)
+    by_signal = code > 128 and failed in BY_SIGNAL
     return Ending(
         key,
-        exit_code=None if by_signal or minor == NOT_STARTED else code,
+        exit_code=None if by_signal or minor in (NOT_STARTED, NODE_LOST) else code,
         signal=code - 128 if by_signal else None,
         minor_status=minor,
         cpu_seconds=_amount(record.get("cpu")),
@@ -219,7 +227,9 @@ def _minor(failed: int, code: int, record: Mapping[str, str]) -> str:
     """Say what ended a job. A deletion, h_cpu and somebody's signal look alike but for the figures."""
     if failed in BEFORE_START:
         return NOT_STARTED
-    if failed not in (TIME_KILL, ASSUMEDLY_AFTER_JOB):
+    if failed in LOST:
+        return NODE_LOST
+    if failed not in BY_SIGNAL:
         return ""
     limits = dict(re.findall(r"\b([hs]_\w+)=(\w+)", record.get("category", "")))
     wall, cpu = _amount(record.get("ru_wallclock")) or 0.0, _amount(record.get("cpu")) or 0.0

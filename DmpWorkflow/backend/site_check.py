@@ -6,6 +6,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.backend.work_files import site_needs
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.settings import Settings
-from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput
+from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput, Unavailable
 
 PROBE = """\
 #!/bin/bash
@@ -127,12 +128,11 @@ def _probe(settings: Settings, backend: Backend, python: str, seconds: float) ->
     last = "it was not seen in the queue"
     while not answer.exists() and time.monotonic() - start < seconds:
         time.sleep(POLL_SECONDS)
-        jobs = backend.query()
-        if key in jobs:
-            last = f"last seen as {jobs[key].status} {jobs[key].detail}".strip()
+        last = _seen(backend, key) or last
     took = time.monotonic() - start
     if not answer.exists():
-        backend.cancel([job for job in backend.query().values() if job.key == key])
+        with suppress(Unavailable):  # agents leave a probe alone, and it changes nothing
+            backend.cancel([job for job in backend.query().values() if job.key == key])
         yield Finding(
             "probe job",
             "",
@@ -145,6 +145,15 @@ def _probe(settings: Settings, backend: Backend, python: str, seconds: float) ->
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink()
     folder.rmdir()
+
+
+def _seen(backend: Backend, key: AttemptKey) -> str:
+    """Say what the queue tells of the probe, "" if nothing."""
+    try:
+        job = backend.query().get(key)
+    except Unavailable as error:
+        return str(error)
+    return f"last seen as {job.status} {job.detail}".strip() if job else ""
 
 
 def _submission(key: AttemptKey, folder: Path, settings: Settings, python: str, answer: Path) -> Submission:

@@ -61,8 +61,8 @@ ENDS = {
 }
 # Reasons for which a pending job waits until somebody does something.
 STUCK = re.compile(
-    r"JobHeld|Held|PartitionConfig|BadConstraints|DependencyNeverSatisfied|Invalid|PartitionDown|PartitionNodeLimit"
-    r"|PartitionTimeLimit|launch failed|JobLaunchFailure|MaxRequeue|QOSUsageThreshold"
+    r"(?i)held|PartitionConfig|BadConstraints|DependencyNeverSatisfied|Invalid|NotAllowed|PartitionNodeLimit"
+    r"|PartitionTimeLimit|launch.failed|JobLaunchFailure|MaxRequeue|Max\w+Per(?:Job|Node)|(?:QOS|Assoc)Min"
 )
 NOT_LAUNCHED = 53  # the "signal" of a job whose folder or output file is not there
 INDICES = re.compile(r"\[?(?P<list>[\d,:-]+)(?:%\d+)?\]?")
@@ -87,8 +87,12 @@ class SlurmBackend(CommandBackend):
     environment: ClassVar[dict[str, str]] = {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
     weather: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)unable to contact|socket timed out|connection|zero bytes|unexpected message|slurm_persist_conn"
-        r"|temporarily|try again|too many jobs|MaxSubmitJob|job submit limit|GrpSubmit|controller|resource limit"
-        r"|protocol authentication|munge"
+        r"|temporarily|try again|controller|resource limit|protocol authentication|munge"
+    )
+    # One text for all limits of an account; the line before it names the one, such as QOSMaxWallDurationPerJobLimit.
+    at_limit: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?i)^(?!.*(?:Max\w+Per(?:Job|Node)|(?:QOS|Assoc)Min)).*"
+        r"(?:too many jobs|MaxSubmitJob|GrpSubmit|job submit limit)"
     )
     too_large: ClassVar[re.Pattern[str]] = re.compile(
         r"(?i)invalid job array|batch script too large|pathname too long"
@@ -129,7 +133,7 @@ class SlurmBackend(CommandBackend):
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:
         """Return the user's jobs; arrays that wait take one line each, whatever their size."""
-        output = self.commands.run("squeue", "-h", "-u", self.user, "-o", "%A|%F|%K|%T|%r|%j")
+        output = self.commands.run("squeue", "-h", "-a", "-u", self.user, "-o", "%A|%F|%K|%T|%r|%j")
         if output.code:
             raise output.unavailable()
         return by_key(job for row in _rows(output.out) for job in _jobs(row))
@@ -144,9 +148,10 @@ class SlurmBackend(CommandBackend):
         return {key: ending for key, ending in found.items() if key in jobs}
 
     def _accounted(self, jobs: Mapping[AttemptKey, str]) -> dict[AttemptKey, Ending]:
-        fields = "JobID,JobName,State,ExitCode,TotalCPU,MaxRSS,ReqMem"
-        ids = [batch_id for batch_id in jobs.values() if batch_id[:1].isdigit()]
-        since = ["-j", ",".join(ids)] if len(ids) == len(jobs) <= MOST_IDS else ["-u", self.user, "-S", "now-2days"]
+        fields = "JobID,State,ExitCode,TotalCPU,MaxRSS,ReqMem,JobName"  # the name last: it may contain any character
+        ids = {batch_id.partition("_")[0] for batch_id in jobs.values()}  # whole arrays: see MOST_IDS
+        known = len(ids) <= MOST_IDS and all(number.isdigit() for number in ids)
+        since = ["-j", ",".join(sorted(ids))] if known else ["-u", self.user, "-S", "now-2days"]
         output = self.commands.run("sacct", "-n", "-P", "-o", fields, *since)
         if output.code and "accounting storage is disabled" in output.message.lower():
             return {}
@@ -182,7 +187,9 @@ class SlurmBackend(CommandBackend):
         return measured
 
 
-MOST_IDS = 1000  # in one call of sacct; beyond that all of the last days is the smaller question
+# Ids in one call of sacct; beyond that all of the last days is the smaller question. Asked for one element of an
+# array that was cancelled while it waited, it tells nothing; asked for the array, it does.
+MOST_IDS = 1000
 REMEMBERED = re.compile(
     r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\S+) )?"
     r"(?:(?:HetJob|ArrayTaskThrottle)\S+ )*"
@@ -230,10 +237,10 @@ def _accounted(text: str) -> dict[AttemptKey, Ending]:
     """Return endings by the lines of jobs, with the figures of their batch steps."""
     endings: dict[tuple[str, int | None], Ending] = {}
     for line in text.splitlines():
-        fields = line.split("|")
+        fields = line.split("|", 6)
         if len(fields) != 7:
             raise garbage("sacct", line)
-        batch_id, name, state, code, cpu, memory, requested = fields
+        batch_id, state, code, cpu, memory, requested, name = fields
         job_id, _, step = batch_id.partition(".")
         number, _, list_ = job_id.partition("_")
         for index in _indices(list_) if list_ else [None]:
@@ -266,8 +273,9 @@ def _ending(name: str, index: int | None, state: str, code: str) -> Ending | Non
     if key is None:
         return None
     exit_code, number = (int(part) for part in (*code.split(":"), "0")[:2])
-    if word == "FAILED" and number == NOT_LAUNCHED:
-        return Ending(key, minor_status=NOT_STARTED, detail="Slurm could not start it: is its work folder there?")
+    if word == "FAILED" and (number == NOT_LAUNCHED or not (exit_code or number)):  # 0:0: its constraints are bad
+        told = f"Slurm says {state} {code}: it could not be started (its work folder, its constraints)"
+        return Ending(key, minor_status=NOT_STARTED, detail=told)
     minor = ENDS.get(word, KILLED if number else "")
     known_code = exit_code if word in ("COMPLETED", "FAILED") and not number else None
     known_signal = number if word == "FAILED" and number else None

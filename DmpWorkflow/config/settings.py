@@ -215,6 +215,12 @@ class JobDBSettings:
     task_final_statii: tuple[str, ...] = _key("task_final_statii", TASK_FINAL_STATII, parse=parse_list)
     batch_sites: tuple[str, ...] = _key("batch_sites", ("local",), parse=parse_list)
 
+    def check_site(self, site: str | None) -> None:
+        """Raise InvalidInput if a site is named that is not among the known ones."""
+        if site and site not in self.batch_sites:
+            known = ", ".join(self.batch_sites)
+            raise InvalidInput(f"site {site!r} is not known: expected one of {known} ([JobDB] batch_sites)")
+
 
 @dataclass(frozen=True)
 class SiteSettings:

@@ -1,6 +1,6 @@
 """What a job is, as its XML says it. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class File:
 
 @dataclass(frozen=True)
 class JobDefinition:
-    """One ``<Job>``; empty texts stand for absent attributes."""
+    """One ``<Job>``; empty texts stand for absent attributes. ``line``: where it begins in its file."""
 
     executable: str
     script: str
@@ -35,3 +35,4 @@ class JobDefinition:
     name: str = ""
     site: str = ""
     priority: int = 0
+    line: int = field(default=0, compare=False)

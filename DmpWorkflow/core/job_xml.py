@@ -1,6 +1,7 @@
 """Job definitions as XML: the format of the original, read without entities, DTD or network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -12,8 +13,37 @@ from DmpWorkflow.utils.errors import InvalidInput
 LARGEST = 1024 * 1024  # bytes of one file
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, and in which line of the file; None: nowhere in it."""
+
+    text: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.text if self.line is None else f"line {self.line}: {self.text}"
+
+
 class InvalidJobDefinition(InvalidInput):
-    """The XML does not define a job; the message names line, element and what was expected."""
+    """The XML does not define a job; each of the ``problems`` names line, element and what was expected."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass
+class _Findings:
+    """What comes to light while a file is read."""
+
+    problems: list[Problem]
+    warnings: list[str]
+
+    def refuse(self, element: etree._Element, text: str) -> None:
+        self.problems.append(Problem(f"element {str(element.tag)!r}: {text}", element.sourceline))
+
+    def ignore(self, element: etree._Element, text: str) -> None:
+        self.warnings.append(f"line {element.sourceline}: {text} is ignored")
 
 
 def schema_text() -> bytes:
@@ -34,68 +64,73 @@ def _parser() -> etree.XMLParser:
 
 
 def parse_jobs(data: bytes) -> tuple[list[JobDefinition], list[str]]:
-    """Return the jobs of a file, and warnings about what was ignored. Raises InvalidJobDefinition."""
+    """Return the jobs of a file, and warnings about what was ignored.
+
+    Raises InvalidJobDefinition with every problem that can be told at once.
+    """
     root = _read(data)
-    warnings: list[str] = []
-    jobs = [_job(element, warnings) for element in root]
+    findings = _Findings([], [])
+    jobs = [_job(element, findings) for element in root]
     if len(jobs) > 1:
-        _check_names(root, jobs)
-    return jobs, warnings
+        _check_names(root, jobs, findings)
+    if findings.problems:
+        raise InvalidJobDefinition(*findings.problems)
+    return jobs, findings.warnings
 
 
 def _read(data: bytes) -> etree._Element:
     if len(data) > LARGEST:
-        raise InvalidJobDefinition(f"the XML has {len(data)} bytes: at most {LARGEST} are read")
+        raise InvalidJobDefinition(Problem(f"the XML has {len(data)} bytes: at most {LARGEST} are read"))
+    parser = _parser()
     try:
-        root = etree.fromstring(data, _parser())
+        root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise InvalidJobDefinition(f"line {line}: no well-formed XML: {_one_line(error)}") from error
+        raise InvalidJobDefinition(*_syntax_problems(parser, error)) from error
     if root.getroottree().docinfo.doctype:
-        raise InvalidJobDefinition("line 1: a DOCTYPE is not read: remove it, entities have no use here")
+        raise InvalidJobDefinition(Problem("a DOCTYPE is not read: remove it, entities have no use here", 1))
     schema = _schema()
     if not schema.validate(root):
-        raise InvalidJobDefinition("; ".join(_explain(entry) for entry in schema.error_log))
+        raise InvalidJobDefinition(*(Problem(_one_line(entry.message), entry.line) for entry in schema.error_log))
     return root
 
 
-def _explain(entry: "etree._LogEntry") -> str:
-    return f"line {entry.line}: {_one_line(entry.message)}"
+def _syntax_problems(parser: etree.XMLParser, error: Exception) -> Iterator[Problem]:
+    """Return what the parser stumbled over; its own log, since that of the error has earlier files' as well."""
+    entries = [(entry.message, entry.line) for entry in parser.error_log] or [(str(error), 1)]
+    for text, line in entries:
+        yield Problem(f"no well-formed XML: {_one_line(text)}", line or 1)
 
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _check_names(root: etree._Element, jobs: Sequence[JobDefinition]) -> None:
+def _check_names(root: etree._Element, jobs: Sequence[JobDefinition], findings: _Findings) -> None:
     seen: set[tuple[str, str, str]] = set()
     for element, job in zip(root, jobs, strict=True):
-        if not job.name:
-            raise InvalidJobDefinition(
-                f"line {element.sourceline}: element 'Job': several jobs in a file each need a name"
-            )
         key = (job.name, job.type, job.site)
-        if key in seen:
-            raise InvalidJobDefinition(
-                f"line {element.sourceline}: element 'Job': the name {job.name!r} is used twice"
-            )
+        if not job.name:
+            findings.refuse(element, "several jobs in a file each need a name")
+        elif key in seen:
+            findings.refuse(element, f"the name {job.name!r} is used twice")
         seen.add(key)
 
 
-def _job(element: etree._Element, warnings: list[str]) -> JobDefinition:
+def _job(element: etree._Element, findings: _Findings) -> JobDefinition:
     wrapper = element.find("JobWrapper")
     assert wrapper is not None, "the schema requires it"  # noqa: S101 - for the type checker
     return JobDefinition(
         executable=wrapper.get("executable", ""),
         script=_script(wrapper.text or ""),
-        input_files=_files(element, "InputFiles", warnings),
-        output_files=_files(element, "OutputFiles", warnings),
-        variables=_variables(element, warnings),
+        input_files=_files(element, "InputFiles", findings),
+        output_files=_files(element, "OutputFiles", findings),
+        variables=_variables(element, findings),
         release=element.get("release", ""),
         type=element.get("type", ""),
         name=element.get("name", ""),
         site=element.get("site", ""),
         priority=int(element.get("priority", "0")),
+        line=element.sourceline or 0,
     )
 
 
@@ -105,7 +140,7 @@ def _script(text: str) -> str:
     return f"{ended}\n" if ended else ""
 
 
-def _files(job: etree._Element, section: str, warnings: list[str]) -> tuple[File, ...]:
+def _files(job: etree._Element, section: str, findings: _Findings) -> tuple[File, ...]:
     found = []
     for element in job.iterfind(f"{section}/File"):
         file = File(element.get("source", ""), element.get("target", ""), element.get("file_type", ""))
@@ -113,24 +148,22 @@ def _files(job: etree._Element, section: str, warnings: list[str]) -> tuple[File
             found.append(file)
         elif file.source or file.target:
             missing = "target" if file.source else "source"
-            raise InvalidJobDefinition(
-                f"line {element.sourceline}: element 'File': {missing} is empty, a path was expected"
-            )
+            findings.refuse(element, f"{missing} is empty, a path was expected")
         else:
-            warnings.append(f"line {element.sourceline}: an empty File in {section} is ignored")
+            findings.ignore(element, f"an empty File in {section}")
     return tuple(found)
 
 
-def _variables(job: etree._Element, warnings: list[str]) -> tuple[Variable, ...]:
+def _variables(job: etree._Element, findings: _Findings) -> tuple[Variable, ...]:
     found: dict[str, Variable] = {}
     for element in job.iterfind("MetaData/Var"):
         name = element.get("name", "")
         if not name:
-            warnings.append(f"line {element.sourceline}: a Var without a name is ignored")
-            continue
-        if name in found:
-            raise InvalidJobDefinition(f"line {element.sourceline}: element 'Var': {name!r} is set twice")
-        found[name] = Variable(name, element.get("value", ""), element.get("var_type", "string"))
+            findings.ignore(element, "a Var without a name")
+        elif name in found:
+            findings.refuse(element, f"{name!r} is set twice")
+        else:
+            found[name] = Variable(name, element.get("value", ""), element.get("var_type", "string"))
     return tuple(found.values())
 
 
@@ -141,8 +174,22 @@ def serialise_jobs(jobs: Sequence[JobDefinition]) -> bytes:
         try:
             _append_job(root, job)
         except ValueError as error:
-            raise InvalidJobDefinition(f"job {job.name!r}: XML cannot hold this text: {_one_line(error)}") from error
+            told = f"job {job.name!r}: XML cannot hold this text: {_one_line(error)}"
+            raise InvalidJobDefinition(Problem(told)) from error
     return etree.tostring(root, encoding="UTF-8", xml_declaration=True)
+
+
+def readable_xml(job: JobDefinition) -> str:
+    """Return the XML of one job as people edit it; parsing it gives the same job."""
+    root = etree.fromstring(serialise_jobs([job]), _parser())
+    wrapper = root.find("Job/JobWrapper")
+    if wrapper is not None and wrapper.text and not any(mark in wrapper.text for mark in ("]]>", "\r")):
+        wrapper.text = etree.CDATA(wrapper.text)
+    for section in root.findall("Job/*"):
+        if section.tag != "JobWrapper" and not len(section):
+            root[0].remove(section)
+    etree.indent(root, space="  ")
+    return etree.tostring(root, encoding="unicode") + "\n"
 
 
 def _append_job(root: etree._Element, job: JobDefinition) -> None:

@@ -22,9 +22,12 @@ def number_as_path(number: int) -> PurePosixPath:
 def work_folder(root: str, title: str, job_type: str, number: int) -> PurePosixPath:
     """Return ``<root>/<title>/<type>/<number as path>``.
 
-    Raises InvalidInput for a title or type that would lead out of the root.
+    Raises InvalidInput for a title or type that would lead out of the root, or take another line in what a batch
+    system is told.
     """
     for word in (title, job_type):
-        if word in ("", ".", "..") or "/" in word or "\0" in word:
-            raise InvalidInput(f"{word!r} cannot name a folder: it must not be empty, '.', '..' or contain '/'")
+        if word in ("", ".", "..") or "/" in word or any(letter < " " for letter in word):
+            raise InvalidInput(
+                f"{word!r} cannot name a folder: it must not be empty, '.', '..' or contain '/' or line breaks"
+            )
     return PurePosixPath(root, title, job_type) / number_as_path(number)

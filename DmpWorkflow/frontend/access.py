@@ -100,6 +100,12 @@ def own_site() -> str:
     return who.site or "" if who.role == "site" else ""
 
 
+def owner() -> str:
+    """Return the name that what somebody makes is kept under; empty where everybody may do everything."""
+    who = principal()
+    return "" if who is EVERYBODY else who.name
+
+
 def _check(right: Right) -> None:
     g.principal = _authenticate(right)
     if g.principal.role not in right.value:

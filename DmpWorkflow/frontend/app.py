@@ -12,7 +12,7 @@ from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.core.database import credentials, snapshots
 from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
 from DmpWorkflow.frontend import access, failures
-from DmpWorkflow.frontend.api import jobs, service, sites, statistics, status
+from DmpWorkflow.frontend.api import administration, jobs, service, sites, statistics, status
 from DmpWorkflow.frontend.pages import blueprint as pages
 
 LARGEST_BODY = 16 * 1024 * 1024  # bytes
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> Flask:
     failures.init_app(app)
     pages.csrf.init_app(app)
     Compress(app)
-    for module in (jobs, status, sites, statistics, service, pages):
+    for module in (jobs, status, sites, statistics, administration, service, pages):
         app.register_blueprint(module.blueprint)
     access.check_declarations(app)
     if settings.server.auth == "off":

@@ -4,11 +4,13 @@ import ast
 import json
 from typing import Any, TypeVar
 
-from flask import request
+from flask import current_app, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest
 
+from DmpWorkflow.core.database.submission import Words
 from DmpWorkflow.core.overrides import Overrides, from_mapping
+from DmpWorkflow.frontend.cli.assignments import overrides as parse_assignments
 from DmpWorkflow.utils.errors import InvalidInput
 
 LONGEST_LITERAL = 64 * 1024  # characters of a dictionary inside a form field
@@ -106,3 +108,14 @@ def _depth(text: str) -> int:
 def overrides(value: Any) -> Overrides:
     """Return the overrides in an ``override_dict`` or ``body`` parameter."""
     return from_mapping(dictionary(value, "override_dict"))
+
+
+def words() -> Words:
+    """Return the types and sites that jobs may name."""
+    known = current_app.config["DAMPE_SETTINGS"].jobdb
+    return Words(types=known.task_types, sites=known.batch_sites)
+
+
+def assignments(text: str) -> Overrides:
+    """Return the overrides in a form's field with a variable on each line."""
+    return overrides(parse_assignments(text.splitlines()))

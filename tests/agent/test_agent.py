@@ -210,6 +210,29 @@ def test_a_batch_system_without_answer_is_reported_and_nothing_is_claimed(served
     assert served.database.instances.count_documents({"attempt": 0}) == 1
 
 
+@pytest.mark.parametrize("call", ["endings", "cancel"])
+def test_a_batch_system_that_fails_later_in_the_cycle_is_reported_too(
+    call: str, served: Served, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object) -> None:
+        raise Unavailable(f"no answer to {call}")
+
+    job = site.submit(1, script="sleep 1000")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
+    monkeypatch.setattr(site.backend, call, silent)
+    if call == "endings":
+        kill_everything(site)
+        site.cycle()
+    else:
+        site.people.kill(job["slug"])
+    with pytest.raises(Unavailable, match=f"no answer to {call}"):
+        site.cycle()
+    (agent,) = served.database.agents.find({"site": "local", "problem": f"no answer to {call}"})
+    assert agent["problem"]
+    served.database.agents.delete_one({"_id": agent["_id"]})
+
+
 def test_a_bad_override_fails_its_instance_alone(site: Site) -> None:
     good, bad = site.submit(1), site.submit(1, BATCH_OVERRIDE_MEMORY="lots")
     result = site.cycle()

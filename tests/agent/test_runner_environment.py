@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from DmpWorkflow.backend.environment import expand, payload_command, payload_environment
+from DmpWorkflow.backend.environment import payload_command, payload_environment
 from DmpWorkflow.backend.run_file import PayloadVariable, RunBatch, RunFile, RunSite
+from DmpWorkflow.core.variables import expand
 from DmpWorkflow.utils.errors import InvalidInput
 from tests.agent.runner_support import run_file
 

@@ -160,6 +160,26 @@ def test_creating_a_job_in_a_request_that_is_partly_bad_makes_nothing(call: Call
     assert call("GET", "/job/?title=good-one").json()["jobs"] == []
 
 
+def test_a_check_answers_with_every_problem_or_a_preview(call: Call, served: Served) -> None:
+    bad = b"<Jobs>\n<Job type='No'><JobWrapper executable='bash'>x</JobWrapper></Job></Jobs>"
+    reply = call("POST", "/job/check/", token=served.submit_token, files={"file": bad}, data={"depends": "nosuch"})
+    assert reply.status_code == 200 and reply.json()["valid"] is False
+    assert [problem["line"] for problem in reply.json()["problems"]] == [None, 2, 2]
+    parent = make_job(call, 2)
+    fields = {
+        "depends": parent["slug"],
+        "n_instances": 2,
+        "override_dict": "{'MetaData': [{'name': 'B', 'value': '7'}]}",
+    }
+    checked = call("POST", "/job/check/", files={"file": XML % b"only-checked"}, data=fields).json()
+    assert (checked["valid"], checked["problems"], checked["warnings"]) == (True, [], [])
+    job = checked["jobs"][0]
+    assert job["variables"] == [{"name": "A", "value": "7"}, {"name": "B", "value": "7"}]
+    assert job["parents"] == [{"slug": parent["slug"], "title": parent["title"]}]
+    assert {"name": "DWF_INSTANCE_ID", "value": "1"} in job["automatic"]
+    assert served.database.jobs.count_documents({"title": "only-checked"}) == 0
+
+
 def test_lists_are_paged_by_key(call: Call) -> None:
     jobs = [make_job(call, 5)["slug"] for _ in range(3)]
     first = call("GET", "/job/?limit=2").json()
@@ -199,7 +219,9 @@ ROUTES: list[tuple[str, str, str]] = [
     ("GET", "/job/nosuch/instances/1/", "admin submit read site"),
     ("GET", "/jobstatus/", "admin submit read site"),
     ("GET", "/datacat/", "admin submit read site"),
+    ("GET", "/datacat/files/", "admin submit read site"),
     ("POST", "/job/", "admin submit"),
+    ("POST", "/job/check/", "admin submit"),
     ("POST", "/jobInstances/", "admin submit"),
     ("POST", "/rollback/", "admin submit"),
     ("POST", "/kill/", "admin submit"),
@@ -210,6 +232,17 @@ ROUTES: list[tuple[str, str, str]] = [
     ("POST", "/jobstatus/", "admin submit site attempt"),
     ("POST", "/jobstatusBulk/", "admin submit site attempt"),
     ("POST", "/datacat/", "admin submit site attempt"),
+    ("GET", "/administration/tokens/", "admin"),
+    ("POST", "/administration/tokens/", "admin"),
+    ("POST", "/administration/tokens/revoke/", "admin"),
+    ("GET", "/administration/users/", "admin"),
+    ("POST", "/administration/users/", "admin"),
+    ("POST", "/administration/users/password/", "admin"),
+    ("POST", "/administration/users/remove/", "admin"),
+    ("GET", "/administration/words/", "admin"),
+    ("GET", "/administration/health/", "admin"),
+    ("GET", "/administration/maintenance/", "admin"),
+    ("POST", "/administration/maintenance/", "admin"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shlex
 import stat
@@ -13,6 +14,7 @@ from typing import Any
 import click
 import pytest
 
+from DmpWorkflow.core.database import jobs, users
 from DmpWorkflow.frontend.cli import main
 from tests.served import Served
 
@@ -44,11 +46,11 @@ class Shell:
         self.environment = os.environ | {"DAMPE_CONFIG": str(self.config), "HOME": str(folder)}
         self.folder = folder
 
-    def run(self, *words: str, code: int = 0, config: Path | None = None) -> str:
+    def run(self, *words: str, code: int = 0, config: Path | None = None, typed: str = "") -> str:
         environment = self.environment | ({"DAMPE_CONFIG": str(config)} if config else {})
         done = subprocess.run(
             [BIN / words[0], *words[1:]],
-            env=environment, cwd=self.folder, text=True, capture_output=True, timeout=120, check=False,
+            env=environment, cwd=self.folder, text=True, input=typed, capture_output=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
@@ -128,6 +130,25 @@ def test_the_catalogue(shell: Shell) -> None:
     assert shell.stderr.strip() == "error: cannot find file in DB"
 
 
+def test_the_catalogue_in_full(shell: Shell) -> None:
+    for name in ("/full/a.root", "/full/<b>.root", "/full/[red]c.root"):
+        shell.run("dampe-datacatalog", "-a", "register", "-s", "local", "-f", name)
+    shell.run("dampe-datacatalog", "-a", "setStatus", "-s", "local", "-f", "/full/a.root", "-S", "Copied")
+    rows = shell.json("dampe-datacatalog", "-a", "list", "--long", "--name", "/full/", "--sort", "name")
+    assert [(row["filename"], row["status"]) for row in rows] == [
+        ("/full/<b>.root", "New"), ("/full/[red]c.root", "New"), ("/full/a.root", "Copied"),
+    ]  # fmt: skip
+    lines = shell.run(
+        "dampe-datacatalog", "-a", "list", "--csv", "-s", "Any", "-S", "Copied", "--name", "/full"
+    ).splitlines()
+    assert lines[0] == "filename,site,filetype,status,created_at,last_update"
+    assert len(lines) == 2 and lines[1].startswith("/full/a.root,local,root,Copied,20")
+    assert "/full/[red]c.root\tlocal" in shell.run("dampe-datacatalog", "-a", "list", "--long", "-l", "1000")
+    assert (
+        shell.json("dampe-datacatalog", "-a", "list", "--long", "-l", "1", "--name", "/full/")[0]["status"] == "New"
+    )
+
+
 def test_configure_tries_the_server_and_installs(shell: Shell, served: Served) -> None:
     target = shell.folder / "etc" / "settings.cfg"
     said = shell.run("dampe-cli-configure", "-f", str(shell.config), "--target", str(target))
@@ -153,6 +174,22 @@ def test_bad_xml_names_the_line(shell: Shell) -> None:
     bad.write_text("<Jobs>\n<Job name='x'/>\n</Jobs>")
     shell.run("dampe-cli-new-job", str(bad), code=2)
     assert "error: line 2: Element 'Job': Missing child element(s). Expected is" in shell.stderr
+
+
+def test_a_check_prints_every_problem_or_what_would_run(shell: Shell, served: Served) -> None:
+    bad = shell.folder / "bad.xml"
+    bad.write_text("<Jobs>\n<Job type='No' site='NOWHERE'>\n<JobWrapper executable='x'/></Job>\n</Jobs>")
+    shell.run("dampe-cli-new-job", "--check", str(bad), code=2)
+    lines = shell.stderr.splitlines()
+    assert [line.split(": ")[:3] for line in lines] == [["error", str(bad), "line 2"]] * 3
+    assert "task name must be defined" in lines[0] and "'No' is not known" in lines[1]
+    example = str(ROOT / "examples" / "helloWorld.xml")
+    said = shell.run("dampe", "job", "create", example, "--check", "-n", "looked-at", "--set-var", "GREETING=Hi")
+    assert "  GREETING=Hi\n" in said and "  DWF_SIXDIGIT=000001\n" in said
+    assert "  output: test.dat -> ${EXEC_DIR_ROOT}/output/looked-at/000001.dat\n" in said
+    assert "gets no instances now" in shell.stderr
+    assert shell.json("dampe-cli-new-job", example, "--check", "-n", "looked-at")["valid"] is True
+    assert served.database.jobs.count_documents({"title": "looked-at"}) == 0
 
 
 def test_the_server_commands(shell: Shell, served: Served) -> None:
@@ -185,6 +222,73 @@ def test_the_server_commands(shell: Shell, served: Served) -> None:
         "[global]\ninstallation = server\n[database]\nuri = mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300\n"
     )
     assert "FAIL  database: MongoDB at" in shell.run(*server, "check", code=1, config=away)
+
+
+def test_users_by_command(shell: Shell, served: Served) -> None:
+    user, server = ("dampe-server", "user"), served.settings_path
+
+    def run(*words: str, password: str = "", code: int = 0) -> str:
+        return shell.run(*user, *words, code=code, config=server, typed=password)
+
+    made = ("create", "--name", "anna", "--role", "site", "--site", "CNAF", "--password-stdin")
+    assert run(*made, password="a long password\n") == "created anna\n"
+    assert users.authenticate(served.database, "anna", "a long password")
+    run(*made, password="a long password\n", code=4)
+    assert shell.stderr == "error: there is a user named 'anna'\n"
+    assert "anna\tsite\tCNAF" in run("list")
+    assert (
+        run("password", "anna", "--password-stdin", password="another password") == "changed the password of anna\n"
+    )
+    assert users.authenticate(served.database, "anna", "another password")
+    run("password", "anna", "--password-stdin", password="short\n", code=2)
+    assert "at least 10 characters" in shell.stderr
+    run("create", "--name", "bert", "--role", "site", "--site", "NO", "--password-stdin", password="x" * 10, code=2)
+    assert "site 'NO' is not known" in shell.stderr
+    run("remove", "anna")
+    run("remove", "anna", code=3)
+    assert served.database.users.count_documents({}) == 0
+
+
+@pytest.mark.parametrize(("again", "code"), [("a long password", 0), ("another password", 1)])
+def test_a_password_is_asked_for_twice_and_not_shown(shell: Shell, served: Served, again: str, code: int) -> None:
+    ours, theirs = pty.openpty()
+    command = [str(BIN / "dampe-server"), "user", "create", "--name", f"asked-{code}", "--role", "read"]
+    environment = shell.environment | {"DAMPE_CONFIG": str(served.settings_path)}
+    with subprocess.Popen(
+        command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        shown = _until(ours, "Password: ")
+        os.write(ours, b"a long password\n")
+        shown += _until(ours, "Password again: ")
+        os.write(ours, again.encode() + b"\n")
+        shown += _until(ours, "created" if code == 0 else "Password: ")
+        os.close(ours)  # the terminal hangs up
+        process.wait(60)
+    assert "password" not in shown.replace("Password", "")
+    assert (served.database.users.count_documents({"name": f"asked-{code}"}) == 1) == (code == 0)
+
+
+def _until(terminal: int, words: str) -> str:
+    """Return what a program shows until these words appear."""
+    shown = ""
+    while words not in shown:
+        shown += os.read(terminal, 1024).decode()
+    return shown
+
+
+def test_maintenance_by_command(shell: Shell, served: Served) -> None:
+    maintain, server = ("dampe-server", "maintain"), served.settings_path
+    assert "compare-counts\t-\t-\t-\t-" in shell.run(*maintain, config=server)
+    job = jobs.submit(served.database, jobs.NewJob("miscounted", "User", "local", "<Jobs/>"))["_id"]
+    served.database.counts.update_one({"_id": f"{job}:0"}, {"$inc": {"status.Done": 1}})
+    assert "1 Done too many" in shell.run(*maintain, "compare-counts", config=server)
+    assert "are repaired" in shell.run(*maintain, "repair-counts", config=server)
+    assert "are exact" in shell.run(*maintain, "compare-counts", config=server)
+    listed = shell.run(*maintain, config=server)
+    assert re.search(r"compare-counts\t.+\tcommand line on \S+\tthe counts of \d+ jobs? are exact", listed)
+    shell.run(*maintain, "nosuch", code=2, config=server)
+    assert "expected one of return-expired-leases" in shell.stderr
 
 
 def every_command(group: click.Command, words: tuple[str, ...]) -> list[tuple[click.Command, tuple[str, ...]]]:

@@ -64,6 +64,7 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
         return reply.json()
 
     made = send("POST", "/job/", files={"file": XML}, data={"n_instances": 3})["jobs"][0]
+    assert send("POST", "/job/check/", files={"file": XML}, data={"n_instances": 3})["jobs"]
     send("POST", "/jobInstances/", json={"taskname": "described", "n_instances": 1})
     claim = {"site": "local", "limit": 3, "agent": "a", "request_id": "described-1"}
     first = send("POST", "/newjobs/", json=claim)["instances"][0]
@@ -89,6 +90,19 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     assert send("POST", "/kill/", json={"job": slug, "instances": [1]})["ended"] == 1
     send("POST", "/datacat/", json={"filename": "/a", "site": "local", "action": "register"})
     assert send("GET", "/datacat/")["files"]
+    admin = "/administration"
+    assert send("POST", f"{admin}/tokens/", json={"name": "t", "role": "site", "site": "local"})["token"]
+    assert send("GET", f"{admin}/tokens/")["tokens"]
+    send("POST", f"{admin}/tokens/revoke/", json={"name": "t"})
+    send("POST", f"{admin}/users/", json={"name": "u", "role": "read", "password": "a long password"})
+    assert send("GET", f"{admin}/users/")["users"]
+    send("POST", f"{admin}/users/password/", json={"name": "u", "password": "another password"})
+    send("POST", f"{admin}/users/remove/", json={"name": "u"})
+    assert send("GET", f"{admin}/words/")["sites"]
+    assert send("GET", f"{admin}/health/")["database"]["members"]
+    assert send("POST", f"{admin}/maintenance/", json={"action": "compare-counts"})["action"]["ended"]
+    assert send("GET", f"{admin}/maintenance/")["actions"]
+    assert send("GET", "/datacat/files/")["files"]
     for path in ("/health", "/whoami/", "/openapi.json"):
         send("GET", path)
     every = {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}

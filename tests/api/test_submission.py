@@ -1,14 +1,18 @@
 import json
+from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
 
-from DmpWorkflow.core.database import credentials, jobs, listing, submission, work
+from DmpWorkflow.backend.environment import payload_environment
+from DmpWorkflow.backend.run_file import PayloadVariable, RunFile
+from DmpWorkflow.core.database import credentials, jobs, listing, work
 from DmpWorkflow.core.database.claims import ClaimRequest, claim
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
-from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
+from DmpWorkflow.core.database.submission import Submission, Words, check_xml, submit_xml
 from DmpWorkflow.core.job_definition import Variable
+from DmpWorkflow.core.job_xml import Problem
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.reports import Report
@@ -146,23 +150,6 @@ def test_a_legacy_entry_is_plain_json_with_the_originals_marker(database: Databa
     assert entry["batchdefaults"] == {"system": "lsf"}
 
 
-def test_pages_are_read_by_key(database: Database) -> None:
-    for number in range(5):
-        submission.submit_xml(database, Submission(XML, title=f"job{number}", instances=number), WORDS)
-    page, cursor = listing.jobs_page(database, 2)
-    assert [(job["title"], job["counts"]["New"]) for job in page] == [("job4", 4), ("job3", 3)]
-    assert cursor is not None
-    page, cursor = listing.jobs_page(database, 3, before=cursor)
-    assert ([job["title"] for job in page], cursor) == (["job2", "job1", "job0"], None)
-    job = jobs.by_name(database, "job4")["_id"]
-    rows, after = listing.instances_page(database, job, 3, after=1)
-    assert ([row["instance_id"] for row in rows], after) == ([2, 3, 4], None)
-    rows, after = listing.instances_page(database, job, 3, status="New")
-    assert ([row["instance_id"] for row in rows], after) == ([1, 2, 3], 3)
-    with pytest.raises(InvalidInput, match="status 'Nonsense'"):
-        listing.instances_page(database, job, 3, status="Nonsense")
-
-
 def test_instances_are_found_as_old_clients_ask(database: Database) -> None:
     submit_xml(database, Submission(XML, instances=5), WORDS)
     found = listing.find_instances(database, "hello", "User", n_min=1, n_max=3)
@@ -171,3 +158,74 @@ def test_instances_are_found_as_old_clients_ask(database: Database) -> None:
         4
     ]
     assert listing.find_instances(database, "hello", "User", "Done") == []
+
+
+def places(problems: Iterable[Problem]) -> list[tuple[int | None, str]]:
+    return [(problem.line, problem.text) for problem in problems]
+
+
+def test_a_check_finds_every_problem_with_its_line_and_makes_nothing(database: Database) -> None:
+    text = b"""<Jobs>
+<Job name="a" type="Nonsense" site="NOWHERE"><JobWrapper executable="bash">true</JobWrapper></Job>
+<Job name="b">
+<MetaData><Var name="X" value="$Y"/><Var name="Y" value="$X"/></MetaData>
+<JobWrapper executable="bash">true</JobWrapper></Job>
+</Jobs>"""
+    checked = check_xml(database, Submission(text, parents=("nosuch", "neither")), WORDS)
+    assert places(checked.problems) == [
+        (None, "Could not find job nosuch"),
+        (None, "Could not find job neither"),
+        (2, "type 'Nonsense' is not known: expected one of User, Other, Reco"),
+        (2, "site 'NOWHERE' is not known: expected one of local, CNAF"),
+        (3, "variables refer to each other in a circle: X -> Y -> X"),
+    ]
+    assert database.jobs.count_documents({}) == 0
+    with pytest.raises(InvalidInput, match=r"nosuch; .*neither; line 2: type 'Nonsense'"):
+        submit_xml(database, Submission(text, parents=("nosuch", "neither")), WORDS)
+
+
+def test_a_preview_is_what_the_payload_of_the_first_instance_gets(database: Database) -> None:
+    submission = Submission(
+        XML, instances=2, overrides=Overrides(variables=(Variable("ROOT", "/n${DWF_INSTANCE_ID}"),))
+    )
+    (preview,) = check_xml(database, submission, WORDS).previews
+    assert database.jobs.count_documents({}) == 0
+    submit_xml(database, submission, WORDS)
+    got = work.claim_work(database, request(), b"secret")
+    instance, definition = got["instances"][0], got["definitions"]["0"]
+    run = RunFile(
+        "", "", instance["job_id"], instance["instance_id"], instance["attempt"], "",
+        title=definition["title"], type=definition["type"], release=definition["release"],
+        variables=tuple(PayloadVariable(**item) for item in definition["variables"]),
+        attributes=definition["attributes"],
+    )  # fmt: skip
+    seen = payload_environment(run, {})
+    shown = {item["name"]: item["value"] for item in (*preview["variables"], *preview["automatic"])}
+    assert shown.items() <= seen.items()
+    assert (shown["DIR"], shown["DWF_SIXDIGIT"], "DWF_JOB_ID" in shown) == ("/n1/out", "000001", False)
+    assert [file["target"] for file in preview["output_files"]] == ["/n1/out/000001.root"]
+
+
+def test_a_check_warns_of_what_is_there_already_and_of_what_may_be_meant_otherwise(database: Database) -> None:
+    made = submit_xml(database, Submission(XML, instances=3), WORDS)[0][0]
+    checked = check_xml(database, Submission(XML, instances=2), WORDS)
+    assert checked.warnings == ["job hello is there already: these become its instances 4 to 5"]
+    assert (checked.previews[0]["slug"], checked.previews[0]["first"]) == (made["slug"], 4)
+    assert {"name": "DWF_JOB_ID", "value": made["jobID"]} in checked.previews[0]["automatic"]
+    batch = Overrides(variables=(Variable("BATCH_OVERRIDE_MEMORY", "lots"),))
+    child = Submission(XML, title="child", instances=9, parents=(made["slug"],), overrides=batch)
+    checked = check_xml(database, child, WORDS)
+    assert [warning.split(":")[0] for warning in checked.warnings] == [
+        "parent hello has 3 instances",
+        "the site's batch system may refuse job child",
+    ]
+    assert checked.previews[0]["parents"] == [{"slug": made["slug"], "title": "hello"}]
+    other = check_xml(database, Submission(XML.replace(b"true", b"false")), WORDS)
+    assert places(other.problems)[0][0] == 1 and "exists with another definition" in other.problems[0].text
+
+
+def test_variables_of_instances_that_make_a_circle_are_refused_before_a_site_gets_them(database: Database) -> None:
+    circle = Overrides(variables=(Variable("ROOT", "$DIR"),))
+    with pytest.raises(VariableCycle):
+        submit_xml(database, Submission(XML, instances=1, overrides=circle), WORDS)
+    assert database.jobs.count_documents({}) == 0

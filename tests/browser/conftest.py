@@ -22,6 +22,14 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+XML = """<Jobs><Job name="photon" type="User" release="6.0.1">
+<InputFiles><File source="${ROOT}/in_${DWF_SIXDIGIT}.root" target="in.root" file_type="root"/></InputFiles>
+<OutputFiles><File source="out.root" target="${ROOT}/out_${DWF_SIXDIGIT}.root" file_type="root"/></OutputFiles>
+<MetaData><Var name="ENERGY" value="1TeV"/><Var name="ROOT" value="/data/${ENERGY}"/></MetaData>
+<JobWrapper executable="/bin/bash"><![CDATA[
+# simulate
+for event in $(seq 1 1000); do echo "event $event at $ENERGY"; done
+]]></JobWrapper></Job></Jobs>"""
 EVIL_TITLE = "<script>alert(1)</script>"
 EVIL_LOG = "\x1b[31mred\x00\x07<b>bold</b><script>alert(1)</script>\nlast line"
 
@@ -40,7 +48,7 @@ def filled(served: Served) -> dict[str, str]:
     """Jobs in every state of progress; returns slugs by title."""
     database = served.database
     for title, number in (("photon-1TeV", 260), ("electron-reco", 40), ("empty", 0), (EVIL_TITLE, 3)):
-        job = jobs.submit(database, jobs.NewJob(title, "User", "local", "<Jobs><Job/></Jobs>", release="6.0.1"))
+        job = jobs.submit(database, jobs.NewJob(title, "User", "local", XML, release="6.0.1"))
         creation.create_instances(database, job["_id"], number)
     _run_some(database)
     return {job["title"]: job["slug"] for job in database.jobs.find()}

@@ -205,6 +205,17 @@ def test_the_history_tells_how_jobs_ended(site: Site, system: System) -> None:
     }
 
 
+def test_a_hold_that_ends_a_job_tells_how_it_ended(site: Site, system: System) -> None:
+    """HTCondor puts jobs on hold that it has killed; over their memory, too, where it has cgroups."""
+    if system.name != "condor":
+        pytest.skip("its holds end no job")
+    key = AttemptKey(f"{9:024x}", 7, 1)
+    needs = replace(site_needs(site.settings), extra="-append allowed_job_duration=3")
+    (done,) = site.backend.submit([job_of(site, key, "exec sleep 1000", needs)])
+    site.wait(lambda: key in site.backend.endings({key: str(done.batch_id)}))
+    assert site.backend.endings({key: str(done.batch_id)})[key].minor_status == KILLED_FOR_TIME
+
+
 def gone(key: AttemptKey) -> list[BatchJob]:
     """Return a job that the system does not know, and one of an id that is none."""
     return [BatchJob(key, "999999", MajorStatus.RUNNING)]

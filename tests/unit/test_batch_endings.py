@@ -1,5 +1,6 @@
 """How jobs ended, from what real systems printed of it; the names are ours, everything else is recorded."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from DmpWorkflow.backend.batch_names import batch_name
 from DmpWorkflow.backend.interface import AttemptKey, Ending
 from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.config.settings import Settings, SiteSettings
+from DmpWorkflow.utils.errors import Unavailable
 
 JOB = "6b04cc916a00b242cb9c95ef"
 KEYS = [AttemptKey(JOB, number, 1) for number in range(1, 5)]
@@ -43,6 +45,7 @@ def told(ending: Ending) -> tuple[int | None, int | None, str]:
         ("FAILED", "3:0", (3, None, "")),
         ("FAILED", "0:9", (None, 9, "KilledByBatch")),
         ("FAILED", "0:53", (None, None, "BatchCouldNotStart")),
+        ("FAILED", "0:0", (None, None, "BatchCouldNotStart")),
         ("OUT_OF_MEMORY", "0:125", (None, None, "KilledByBatchMemoryLimit")),
         ("TIMEOUT", "0:0", (None, None, "KilledByBatchTimeLimit")),
         ("CANCELLED by 1000", "0:0", (None, None, "RemovedFromBatch")),
@@ -51,16 +54,62 @@ def told(ending: Ending) -> tuple[int | None, int | None, str]:
     ],
 )
 def test_slurm_accounting(state: str, code: str, expected: object, ask: Ask) -> None:
-    text = f"598|{LONE}|{state}|{code}|00:01:02|0|4000M\n598.batch|batch|{state}|{code}|00:01:05|5312K|\n"
+    text = f"598|{state}|{code}|00:01:02|0|4000M|{LONE}\n598.batch|{state}|{code}|00:01:05|5312K||batch\n"
     found = ask("slurm", {"sacct": text}, {KEYS[0]: "598"})
     assert told(found[KEYS[0]]) == expected
     assert (found[KEYS[0]].cpu_seconds, found[KEYS[0]].memory_mb) == (65, 5312 / 1024)
 
 
-def test_slurm_accounts_cancelled_elements_in_one_line(ask: Ask) -> None:
-    text = f"2156_1|{ARRAY}|COMPLETED|0:0|00:00:00||1M\n2156_[2-4%1]|{ARRAY}|CANCELLED by 0|0:0|00:00:00||1M\n"
+def test_slurm_accounts_cancelled_elements_in_one_line(tmp_path: Path, ask: Ask) -> None:
+    """And only if it is asked for their array: ``sacct -j 2156_3`` prints nothing."""
+    text = f"2156_1|COMPLETED|0:0|00:00:00||1M|{ARRAY}\n2156_[2-4%1]|CANCELLED by 0|0:0|00:00:00||1M|{ARRAY}\n"
     found = ask("slurm", {"sacct": text}, {key: f"2156_{number}" for number, key in enumerate(KEYS, 1)})
     assert [found[key].minor_status for key in KEYS] == ["", *["RemovedFromBatch"] * 3]
+    (tmp_path / "sacct").write_text(f'#!/bin/sh\necho "$*" >{tmp_path}/asked; cat {tmp_path}/sacct.txt\n')
+    ask_again = make_backend("slurm", Settings(site=replace(SiteSettings(), hpc_bin=str(tmp_path))))
+    assert len(ask_again.endings({key: f"2156_{number}" for number, key in enumerate(KEYS, 1)})) == 4
+    assert (tmp_path / "asked").read_text().endswith(" -j 2156\n")
+
+
+SCONTROL = (
+    "JobId=8 JobName=a b|c UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 Account=(null) QOS=(null) "
+    "JobState=COMPLETED Reason=None Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 "
+    "RunTime=00:00:01\n"
+    "JobId={array}JobName={name} UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 Account=(null) "
+    "QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 "
+    "ExitCode={code} RunTime=00:00:01 TimeLimit=00:01:00\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "code", "expected"),
+    [
+        ("COMPLETED", "None", "0:0", (0, None, "")),
+        ("FAILED", "NonZeroExitCode", "3:0", (3, None, "")),
+        ("FAILED", "JobLaunchFailure", "0:9", (None, 9, "KilledByBatch")),
+        ("FAILED", "JobLaunchFailure", "0:53", (None, None, "BatchCouldNotStart")),
+        ("FAILED", "BadConstraints", "0:0", (None, None, "BatchCouldNotStart")),
+        ("OUT_OF_MEMORY", "OutOfMemory", "0:125", (None, None, "KilledByBatchMemoryLimit")),
+        ("TIMEOUT", "TimeLimit", "0:15", (None, None, "KilledByBatchTimeLimit")),
+        ("CANCELLED", "None", "0:15", (None, None, "RemovedFromBatch")),
+        ("NODE_FAIL", "NodeDown", "0:0", (None, None, "NodeLost")),
+        ("COMPLETING", "None", "0:0", None),
+        ("RUNNING", "None", "0:0", None),
+    ],
+)
+@pytest.mark.parametrize("array", ["20 ", "23 ArrayJobId=20 ArrayTaskId=1 ArrayTaskThrottle=2 "])
+def test_slurm_without_accounting(array: str, state: str, reason: str, code: str, expected: object, ask: Ask) -> None:
+    name = ARRAY if "Array" in array else LONE
+    remembered = SCONTROL.format(array=array, name=name, state=state, reason=reason, code=code)
+    found = ask("slurm", {"sacct": "", "scontrol": remembered}, {KEYS[0]: "20"})
+    assert (told(found[KEYS[0]]) if KEYS[0] in found else None) == expected
+
+
+def test_slurm_accounts_jobs_of_any_name(ask: Ask) -> None:
+    """Asked without ids, it tells of all jobs of the user, and names may contain the separator."""
+    others = "597|COMPLETED|0:0|00:00:00||1M|a b|c\n597.batch|COMPLETED|0:0|00:00:00|1K||batch\n"
+    text = f"{others}598|FAILED|3:0||||{LONE}\n"
+    assert told(ask("slurm", {"sacct": text}, {KEYS[0]: ""})[KEYS[0]]) == (3, None, "")
 
 
 QACCT = """\
@@ -92,6 +141,11 @@ category     {category}
          (None, 9, "KilledByBatchTimeLimit")),
         ("100 : assumedly after job", "137  (Killed)", 6, 1, "-l h_cpu=86400", (None, 9, "KilledByBatch")),
         ("26  : opening input/output file", "0", 0, 0, "NONE", (None, None, "BatchCouldNotStart")),
+        ("38  : adding supplementary group", "0", 0, 0, "NONE", (None, None, "BatchCouldNotStart")),
+        ("15  : in epilog", "3", 2, 1, "NONE", (3, None, "")),
+        ("17  : through signal", "137", 2, 1, "NONE", (None, 9, "KilledByBatch")),
+        ("19  : before writing exit_status", "0", 2, 0, "NONE", (None, None, "NodeLost")),
+        ("21  : in recognizing job", "0", 0, 0, "NONE", (None, None, "NodeLost")),
     ],
 )  # fmt: skip
 def test_grid_engine(
@@ -101,6 +155,34 @@ def test_grid_engine(
     found = ask("sge", {"qacct": text}, {KEYS[1]: "20.2"})
     assert told(found[KEYS[1]]) == expected
     assert found[KEYS[1]].memory_mb == pytest.approx(4.336)
+
+
+WITHOUT_HISTORY = {
+    "slurm": {"sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1", "scontrol": "exit 0"},
+    "sge": {  # before the first job has ended, and on a host that does not see the file
+        "qacct": "echo '/opt/sge/default/common/accounting: No such file or directory' >&2\n"
+        "echo 'no jobs running since startup'; exit 1"
+    },
+    "condor": {
+        "condor_history": "echo 'Error: No history file is defined\n\nExtra Info: The variable HISTORY is not "
+        "defined in your config file.' >&2; exit 1"
+    },
+}
+
+
+@pytest.mark.parametrize("system", list(WITHOUT_HISTORY))
+def test_a_system_without_history_tells_nothing(system: str, tmp_path: Path) -> None:
+    """That is an answer: the site's grace time decides. A history that fails to answer is none."""
+    site = replace(SiteSettings(), hpc_bin=str(tmp_path))
+    backend = make_backend(system, Settings(site=site))
+    for name, text in WITHOUT_HISTORY[system].items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    assert backend.endings({KEYS[0]: "20"}) == {}
+    for name in WITHOUT_HISTORY[system]:
+        (tmp_path / name).write_text("#!/bin/sh\necho 'Connection refused' >&2; exit 1\n")
+    with pytest.raises(Unavailable, match="Connection refused"):
+        backend.endings({KEYS[0]: "20"})
 
 
 QSTAT = """\
@@ -245,3 +327,42 @@ def test_lsf_without_its_event_log(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
     backend = make_backend("lsf", Settings(site=replace(SiteSettings(), hpc_bin=str(tmp_path))))
     assert set(backend.endings({KEYS[0]: "105", KEYS[1]: "106"})) == {KEYS[0]}
+
+
+def test_condor_is_asked_for_any_number_of_clusters(ask: Ask) -> None:
+    """An expression with all their numbers would be longer than one argument may be."""
+    lost = {AttemptKey(JOB, number, 1): f"{1_000_000 + number}.0" for number in range(1, 8001)}
+    text = f'[{{"ClusterId": 1000001, "ProcId": 0, "DwfName": "{LONE}", "JobStatus": 4, "ExitCode": 3}}]'
+    assert told(ask("condor", {"condor_history": text}, lost)[KEYS[0]]) == (3, None, "")
+
+
+PERIODIC = "The job attribute PeriodicRemove expression '...' evaluated to TRUE"
+
+
+@pytest.mark.parametrize(
+    ("ad", "expected"),
+    [
+        ({"JobStatus": 4, "ExitCode": 0, "ExitBySignal": False}, (0, None, "")),
+        ({"JobStatus": 4, "ExitCode": 3, "ExitBySignal": False}, (3, None, "")),
+        ({"JobStatus": 4, "ExitBySignal": True, "ExitSignal": 9}, (None, 9, "KilledByBatch")),
+        ({"JobStatus": 3, "LastJobStatus": 2, "RemoveReason": "via condor_rm (by user dampe)", "ExitSignal": 15,
+          "ExitBySignal": True}, (None, None, "RemovedFromBatch")),
+        ({"JobStatus": 3, "LastJobStatus": 2, "RemoveReason": PERIODIC, "ResidentSetSize_RAW": 410000,
+          "DwfMemoryKb": 204800}, (None, None, "KilledByBatchMemoryLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 2, "RemoveReason": PERIODIC, "ResidentSetSize_RAW": 1500,
+          "DwfMemoryKb": 204800}, (None, None, "KilledByBatchTimeLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 1, "RemoveReason": PERIODIC}, (None, None, "NodeLost")),
+        ({"JobStatus": 3, "LastJobStatus": 5, "LastHoldReasonCode": 34, "RemoveReason": PERIODIC},
+         (None, None, "KilledByBatchMemoryLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 5, "LastHoldReasonCode": 46, "RemoveReason": PERIODIC},
+         (None, None, "KilledByBatchTimeLimit")),
+        ({"JobStatus": 3, "LastJobStatus": 2,
+          "RemoveReason": "The system macro SYSTEM_PERIODIC_REMOVE expression '...' evaluated to TRUE"},
+         (None, None, "KilledByBatch")),
+    ],
+)  # fmt: skip
+def test_condor(ad: dict[str, object], expected: object, ask: Ask) -> None:
+    text = json.dumps([{"ClusterId": 12, "ProcId": 0, "DwfName": LONE, "RemoteUserCpu": 3.0, **ad}])
+    found = ask("condor", {"condor_history": text}, {KEYS[0]: "12.0"})
+    assert told(found[KEYS[0]]) == expected
+    assert found[KEYS[0]].cpu_seconds == 3.0

@@ -34,7 +34,8 @@ DOCUMENTED: dict[str, dict[str, str | None]] = {
               "SUSPENDED": "Suspended", "SPECIAL_EXIT": "Suspended", "COMPLETED": None, "BOGUS": "Unknown"},
     "sge": {"qw": "Submitted", "hqw": "Suspended", "Eqw": "Suspended", "t": "Running", "r": "Running",
             "Rr": "Running", "dr": "Running", "s": "Suspended", "S": "Suspended", "T": "Suspended",
-            "Rq": "Submitted", "?": "Unknown"},
+            "Rq": "Submitted", "hr": "Running", "hRwq": "Suspended", "Ehqw": "Suspended", "tS": "Suspended",
+            "Rt": "Running", "dRs": "Running", "?": "Unknown"},
     "condor": {"1": "Submitted", "2": "Running", "3": None, "4": None, "5": "Suspended", "6": "Running",
                "7": "Suspended", "42": "Unknown"},
     "pbs": {"Q": "Submitted", "T": "Submitted", "W": "Submitted", "R": "Running", "E": "Running", "H": "Suspended",
@@ -316,3 +317,100 @@ def test_lsf_gets_its_requirements_at_once(
     assert result.batch_id == "17"
     words = (tmp_path / "arguments").read_text().splitlines()
     assert [words[position + 1] for position, word in enumerate(words) if word == "-R"] == expected
+
+
+def test_slurm_is_asked_for_all_jobs_whatever_the_user_sees(
+    tmp_path: Path, programs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a user's defaults or a hidden partition leave out of the answer would count as vanished."""
+    programs("squeue", f'echo "$*" >{tmp_path}/asked; echo "$SQUEUE_STATES$SLURM_CONF" >>{tmp_path}/asked')
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/b.conf")
+    make_backend("slurm", settings(tmp_path)).query()
+    arguments, environment = (tmp_path / "asked").read_text().splitlines()
+    assert " -a " in arguments and environment == "/etc/slurm/b.conf"
+
+
+@pytest.mark.parametrize(
+    ("state", "held"), [("hqw", True), ("Eqw", True), ("hr", False), ("s", False), ("qw", False)]
+)
+def test_a_job_of_grid_engine_that_runs_is_not_on_hold(
+    state: str, held: bool, tmp_path: Path, programs: Make
+) -> None:
+    """Holds are removed after a while: one that a person puts on a running job would end it."""
+    programs("qstat", STATES["sge"].format(state=state, name=KEY.name))
+    assert make_backend("sge", settings(tmp_path)).query()[KEY].held is held
+
+
+WEATHER = {
+    "slurm": "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+    "sge": "Unable to initialize environment because of error: Please set the environment variable SGE_ROOT.",
+    "condor": "\nERROR: Can't find address of local schedd",
+}
+
+
+@pytest.mark.parametrize("system", list(WEATHER))
+def test_what_is_no_fault_of_the_job_does_not_fail_it(system: str, tmp_path: Path, programs: Make) -> None:
+    (tmp_path / "words").write_text(WEATHER[system])
+    programs(SUBMIT[system], f"cat {tmp_path}/words >&2; exit 1")
+    job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1, 1))
+    (result,) = make_backend(system, settings(tmp_path)).submit([job])
+    assert result.later and not result.error
+
+
+FULL = {
+    "slurm": "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
+    "accounting/QOS policy (job submit limit, user's size and/or time limits)",
+    "condor": "ERROR: Failed to create proc\nNumber of submitted jobs would exceed MAX_JOBS_PER_OWNER",
+}
+FULL_AT_SIX = """\
+case "$*" in *--array=1-*) more="$*"; more=${{more#*--array=1-}}; more=${{more%% *}};; *) more=1;; esac
+[ {system} = slurm ] || more=$(grep -c '^{prefix}')
+have=$(cat {folder}/have 2>/dev/null || echo 0)
+if [ $((have + more)) -gt 6 ]; then cat {folder}/words >&2; exit 1; fi
+echo $((have + more)) > {folder}/have
+if [ {system} = slurm ]; then echo $((100 + have)); else echo "$((100 + have)).0 - $((100 + have)).$((more - 1))"; fi
+"""
+
+
+@pytest.mark.parametrize("system", list(FULL))
+def test_a_queue_takes_what_it_has_room_for(system: str, tmp_path: Path, programs: Make) -> None:
+    """An array larger than the user's limit would never be taken as a whole, however long it waits."""
+    (tmp_path / "words").write_text(FULL[system])
+    programs(SUBMIT[system], FULL_AT_SIX.format(system=system, folder=tmp_path, prefix="dwf-"))
+    jobs = [
+        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1, 1))
+        for number in range(1, 21)
+    ]
+    results = make_backend(system, settings(tmp_path)).submit(jobs)
+    assert [bool(result.batch_id) for result in results] == [True] * 6 + [False] * 14
+    assert all("would exceed" in result.later or "policy" in result.later for result in results[6:])
+    assert not any(result.error for result in results)
+
+
+@pytest.mark.parametrize("limit", ["QOSMaxWallDurationPerJobLimit", "QOSMaxMemoryPerJob", "AssocMaxCpuPerJobLimit"])
+def test_a_job_over_the_limits_of_its_account_is_refused(limit: str, tmp_path: Path, programs: Make) -> None:
+    """Slurm ends with the same words as for too many jobs, but this one would never be taken."""
+    (tmp_path / "words").write_text(FULL["slurm"].replace("QOSMaxSubmitJobPerUserLimit", limit))
+    programs("sbatch", f"cat {tmp_path}/words >&2; exit 1")
+    job = Submission(KEY, tmp_path, tmp_path / "script", tmp_path / "log", BatchNeeds(1, 1))
+    (result,) = make_backend("slurm", settings(tmp_path)).submit([job])
+    assert limit in result.error and not result.later
+
+
+@pytest.mark.parametrize(
+    ("reason", "held"),
+    [
+        ("JobHeldUser", True), ("JobHeldAdmin", True), ("PartitionConfig", True), ("DependencyNeverSatisfied", True),
+        ("launch failed requeued held", True), ("launch_failed_requeued_held", True), ("InvalidQOS", True),
+        ("AccountNotAllowed", True), ("AssocMaxCpuPerJobLimit", True), ("QOSMaxWallDurationPerJobLimit", True),
+        ("Resources", False), ("Priority", False), ("AssocGrpCpuLimit", False), ("QOSMaxCpuPerUserLimit", False),
+        ("ReqNodeNotAvail", False), ("PartitionDown", False), ("PartitionInactive", False),
+        ("QOSUsageThreshold", False), ("None", False),
+    ],
+)  # fmt: skip
+def test_why_jobs_of_slurm_wait(reason: str, held: bool, tmp_path: Path, programs: Make) -> None:
+    """What an hour of maintenance mends is no hold: holds are removed and reported as Failed."""
+    programs("squeue", f"echo '20|20|N/A|PENDING|{reason}|{KEY.name}'")
+    found = make_backend("slurm", settings(tmp_path)).query()[KEY]
+    assert (found.held, str(found.status)) == (held, "Suspended" if held else "Submitted")

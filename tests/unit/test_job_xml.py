@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from DmpWorkflow.core.job_definition import File, JobDefinition, Variable
-from DmpWorkflow.core.job_xml import LARGEST, InvalidJobDefinition, parse_jobs, schema_text, serialise_jobs
+from DmpWorkflow.core.job_xml import (
+    LARGEST,
+    InvalidJobDefinition,
+    parse_jobs,
+    readable_xml,
+    schema_text,
+    serialise_jobs,
+)
 
 README_EXAMPLE = b"""<Jobs>
 	<Job>
@@ -154,3 +161,27 @@ definitions = st.builds(
 @given(st.lists(definitions, min_size=1, max_size=4, unique_by=lambda job: job.name))
 def test_what_is_written_is_read_again(jobs: list[JobDefinition]) -> None:
     assert parse_jobs(serialise_jobs(jobs)) == (jobs, [])
+
+
+def test_every_problem_is_told_with_its_line() -> None:
+    text = jobs_of(
+        "<Job><MetaData>", '<Var name="a" value=""/>', '<Var name="a" value=""/>', "</MetaData>", WRAPPER,
+        '<InputFiles><File source="" target="x"/></InputFiles>', "</Job>", f'<Job name="b">{WRAPPER}</Job>',
+    )  # fmt: skip
+    for _ in range(2):  # what an earlier file had wrong is not told again
+        with pytest.raises(InvalidJobDefinition) as caught:
+            parse_jobs(text)
+        assert [problem.line for problem in caught.value.problems] == [7, 4, 2]
+        with pytest.raises(InvalidJobDefinition) as caught:
+            parse_jobs(b"<Jobs>\n<Job a=b>\n</Jobs>")
+        assert [problem.line for problem in caught.value.problems][:2] == [2, 2]
+        assert "AttValue" in caught.value.problems[0].text
+
+
+def test_readable_xml_defines_the_same_job() -> None:
+    for script in ("\n#!/bin/bash\nif [ 1 -lt 2 ] && true; then echo '<a>'; fi\n", "echo ]]>\n", "a\r\nb\n", ""):
+        job = JobDefinition("bash", script, output_files=(File("a", "b"),), variables=(Variable("A", "1"),), name="n")
+        text = readable_xml(job)
+        assert parse_jobs(text.encode())[0] == [job]
+        assert ("<![CDATA[" in text) == (script.startswith("\n#!"))
+        assert "InputFiles" not in text and '\n      <Var name="A"' in text

@@ -31,7 +31,7 @@ def test_work_folder() -> None:
     assert str(work_folder("/work", "rec1", "User", 123)) == "/work/rec1/User/1xx/23"
 
 
-@pytest.mark.parametrize("title", ["", ".", "..", "../etc", "a/b", "a\0b"])
+@pytest.mark.parametrize("title", ["", ".", "..", "../etc", "a/b", "a\0b", "a\n#$ -l h=x", "a\rb"])
 def test_a_title_cannot_lead_out_of_the_root(title: str) -> None:
     with pytest.raises(InvalidInput, match="cannot name a folder"):
         work_folder("/work", title, "User", 1)

@@ -42,6 +42,7 @@ class Database:
         self.hosts = people.get_collection("host_activity")
         self.distributions = people.get_collection("distribution")
         self.snapshots = people.get_collection("snapshot")
+        self.maintenance = database.get_collection("maintenance")
         self.files = database.get_collection("data_file")
 
     def prepare(self) -> None:

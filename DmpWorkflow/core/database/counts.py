@@ -11,7 +11,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import MajorStatus
 
 SLOTS = 8
@@ -40,12 +40,29 @@ def lock(database: Database, job: ObjectId, session: ClientSession) -> None:
     database.counts.update_many({"job": job}, {"$inc": {"locks": 1}}, session=session)
 
 
-def of_jobs(database: Database, jobs: Iterable[ObjectId]) -> dict[ObjectId, Counts]:
+def complete(database: Database, job: ObjectId, site: str, session: ClientSession) -> None:
+    """Make those slots of ``job`` that are missing."""
+    for slot in range(SLOTS):
+        made = {"$setOnInsert": {"job": job, "site": site, "status": {}}}
+        database.counts.update_one({"_id": f"{job}:{slot}"}, made, upsert=True, session=session)
+
+
+def afresh(database: Database, job: ObjectId, session: ClientSession) -> Counts:
+    """Return the counts of ``job`` from its instances themselves, in the time that this takes."""
+    steps: list[Document] = [{"$match": {"job": job}}, {"$group": {"_id": "$status", "number": {"$sum": 1}}}]
+    found = database.instances.aggregate(steps, session=session)
+    return dict.fromkeys(MajorStatus, 0) | {MajorStatus(group["_id"]): group["number"] for group in found}
+
+
+def of_jobs(
+    database: Database, jobs: Iterable[ObjectId], session: ClientSession | None = None
+) -> dict[ObjectId, Counts]:
     """Return the counts of each job, with every status in each; a constant number of documents is read per job."""
     totals = {job: dict.fromkeys(MajorStatus, 0) for job in jobs}
-    for slot in database.counts.find({"job": {"$in": list(totals)}}):
-        for status, count in slot["status"].items():
-            totals[slot["job"]][MajorStatus(status)] += count
+    sums = {str(status): {"$sum": f"$status.{status}"} for status in MajorStatus}
+    chosen = {"$match": {"job": {"$in": list(totals)}}}
+    for found in database.counts.aggregate([chosen, {"$group": {"_id": "$job"} | sums}], session=session):
+        totals[found["_id"]] = {status: found[status] for status in MajorStatus}
     return totals
 
 

@@ -36,8 +36,10 @@ class Principal:
 def create(database: Database, name: str, role: str, site: str | None = None) -> tuple[str, Document]:
     """Make a token and return its text, which nobody can see again, and what is stored of it.
 
-    Raises Conflict if the name is taken, InvalidInput for a role or site that does not fit.
+    Raises Conflict if the name is taken, InvalidInput for a name, role or site that does not fit.
     """
+    if not 0 < len(name) <= 64 or not name.isprintable():
+        raise InvalidInput("a token's name needs 1 to 64 printable characters")
     if role not in ROLES:
         raise InvalidInput(f"role {role!r}: expected one of {', '.join(ROLES)}")
     if (role == "site") != bool(site):

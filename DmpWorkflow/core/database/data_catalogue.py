@@ -1,17 +1,63 @@
 """The data catalogue: which files are where, and in which state."""
 
-from collections.abc import Sequence
+import base64
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from bson import ObjectId
+from bson.errors import InvalidId
 from pymongo import UpdateOne
+from pymongo.errors import ExecutionTimeout
 
 from DmpWorkflow.core.database import clock
-from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
 STATUSES = ("New", "Copied", "Orphaned")
 MOST_FILES = 1000  # in one request
 LONGEST_NAME = 1024  # characters; an index key has bounds
+SEARCH_MILLISECONDS = 3000  # that the database may look for one page of files
+EXPORT_PAGE = 5000  # files read at once by what takes them all
+FIELDS = ("filename", "site", "filetype", "status", "created_at", "last_update")
+
+
+class SearchTooWide(InvalidInput):
+    """This search takes too long: choose a site or a status, or begin with how the name begins (/data/...)."""
+
+
+@dataclass(frozen=True)
+class FileQuery:
+    """Which files, in which order; empty texts match any.
+
+    ``name`` is the beginning of a name if it begins with "/" or has a "://", and any part of it otherwise.
+    """
+
+    name: str = ""
+    site: str = ""
+    status: str = ""
+    filetype: str = ""
+    sort: str = "time"
+
+    def as_filter(self) -> Document:
+        """Return what the database is asked for."""
+        given = {"site": self.site, "status": self.status, "filetype": self.filetype}
+        found: Document = {name: value for name, value in given.items() if value}
+        if self.name.startswith("/") or "://" in self.name:
+            found["filename"] = {"$regex": f"^{re.escape(self.name)}"}  # read from the index of names
+        elif self.name:
+            found["filename"] = {"$regex": re.escape(self.name), "$options": "i"}
+        return found
+
+    def as_order(self) -> list[tuple[str, int]]:
+        """Return the order, in a form that an index has."""
+        if self.sort == "name":
+            return [("filename", 1)] if self.site else [("filename", 1), ("site", 1)]
+        return [("created_at", -1), ("_id", -1)]
 
 
 def register(
@@ -61,6 +107,85 @@ def find(database: Database, site: str, status: str, filetype: str, limit: int) 
     query = {name: value for name, value in given.items() if value}
     files = database.files.find(query, {"filename": 1}, sort=[("created_at", -1), ("_id", -1)], limit=limit)
     return [file["filename"] for file in files] if limit else []
+
+
+def page(database: Database, query: FileQuery, limit: int, after: str = "") -> tuple[list[Document], str | None]:
+    """Return files as lists show them, and the cursor of the page that follows, if there is one.
+
+    Raises SearchTooWide where the database finds them too slowly, and InvalidInput for what is no cursor.
+    """
+    asked = query.as_filter()
+    if after:
+        asked = {"$and": [asked, _beyond(query, after)]}
+    files = database.files.find(asked, sort=query.as_order(), limit=limit + 1)
+    try:
+        found = list(files.max_time_ms(SEARCH_MILLISECONDS))
+    except ExecutionTimeout as error:
+        raise SearchTooWide from error
+    return [_row(file) for file in found[:limit]], _cursor(query, found[limit - 1]) if len(found) > limit else None
+
+
+def every(database: Database, query: FileQuery) -> Iterator[Document]:
+    """Iterate over all files that match, page by page; what ``page`` raises for the first one is raised at once."""
+    rows, cursor = page(database, query, EXPORT_PAGE)
+    return _rest(database, query, rows, cursor)
+
+
+def _rest(database: Database, query: FileQuery, rows: list[Document], cursor: str | None) -> Iterator[Document]:
+    yield from rows
+    while cursor is not None:
+        rows, cursor = page(database, query, EXPORT_PAGE, cursor)
+        yield from rows
+
+
+def set_status_of(database: Database, ids: Sequence[ObjectId], status: str, site: str = "") -> int:
+    """Set the status of these files, at ``site`` only if one is given, and return of how many."""
+    _check((), status)
+    change = {"$set": {"status": status, "last_update": clock.now()}}
+    return database.files.update_many(_these(ids, site), change).matched_count
+
+
+def delete_these(database: Database, ids: Sequence[ObjectId], site: str = "") -> int:
+    """Remove these files from the catalogue, at ``site`` only if one is given, and return how many."""
+    return database.files.delete_many(_these(ids, site)).deleted_count
+
+
+def _these(ids: Sequence[ObjectId], site: str) -> Document:
+    return {"_id": {"$in": list(ids)}} | ({"site": site} if site else {})
+
+
+def _row(file: Document) -> Document:
+    changed = file.get("last_update") or file["created_at"]
+    return {"id": str(file["_id"])} | {name: file.get(name, "") for name in FIELDS} | {
+        "created_at": iso(file["created_at"]),
+        "last_update": iso(changed),
+    }  # fmt: skip
+
+
+def _cursor(query: FileQuery, file: Document) -> str:
+    """Return what names the place of a file in the order, as a text for an address."""
+    by_name = query.sort == "name"
+    place = (
+        [file["filename"], file["site"]]
+        if by_name
+        else [int(file["created_at"].timestamp() * 1000), str(file["_id"])]
+    )
+    return base64.urlsafe_b64encode(json.dumps(place, ensure_ascii=False).encode()).decode().rstrip("=")
+
+
+def _beyond(query: FileQuery, cursor: str) -> Document:
+    """Return the condition for what comes after the place that the cursor names."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        first, second = json.loads(text)
+        second.encode()
+        if query.sort == "name":
+            first.encode()
+            return {"filename": {"$gte": first}, "$or": [{"filename": {"$gt": first}}, {"site": {"$gt": second}}]}
+        time, last = datetime.fromtimestamp(first / 1000, UTC), ObjectId(second)
+        return {"created_at": {"$lte": time}, "$or": [{"created_at": {"$lt": time}}, {"_id": {"$lt": last}}]}
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError, InvalidId, RecursionError) as error:
+        raise InvalidInput(f"after: {cursor[:40]!r} is no cursor: take the one that the last page named") from error
 
 
 def _check(names: Sequence[str], status: str) -> None:

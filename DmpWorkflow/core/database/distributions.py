@@ -5,7 +5,7 @@ Statistics, as activity.py: one small document per job, whatever the number of i
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,10 @@ LOWEST, HIGHEST = -8, 80  # bins: from 0.1 to 10^10
 
 @dataclass(frozen=True)
 class Used:
-    """What an attempt used in the end: CPU seconds, peak memory in MB, wall seconds, and what it might use."""
+    """What an attempt used in the end: CPU seconds, peak memory in MB, wall seconds, and what it might use.
+
+    ``events`` is how many it made, if it succeeded.
+    """
 
     job: ObjectId
     cpu: float | None
@@ -28,6 +31,7 @@ class Used:
     wall: float | None
     cpu_max: float | None = None
     mem_max: float | None = None
+    events: int = 0
 
 
 QUANTITIES = {"cpu": "s", "memory": "MB", "wall": "s"}
@@ -46,6 +50,8 @@ def note(database: Database, ended: Iterable[Used]) -> None:
         if used.cpu is not None and used.wall:
             counter["cpu_seconds"] += round(used.cpu)
             counter["wall_seconds"] += round(used.wall)
+        if used.events:
+            counter["events"] += used.events
         given = {"cpu_max": used.cpu_max, "mem_max": used.mem_max}
         limits.setdefault(used.job, {}).update({name: value for name, value in given.items() if value})
     writes = [_write(job, counter, limits[job]) for job, counter in bins.items() if counter]
@@ -85,6 +91,12 @@ def _histogram(bins: dict[str, int]) -> Document:
     span = range(min(numbers), max(numbers) + 1)
     edges = [10 ** (number / BINS_PER_DECADE) for number in (*span, span.stop)]
     return {"edges": edges, "values": [bins.get(str(number), 0) for number in span]}
+
+
+def events(database: Database, jobs: Sequence[ObjectId]) -> dict[ObjectId, int]:
+    """Return how many events the successful attempts of these jobs told, where any did."""
+    found = database.distributions.find({"_id": {"$in": list(jobs)}, "events": {"$gt": 0}}, {"events": 1})
+    return {one["_id"]: one["events"] for one in found}
 
 
 def forget(database: Database, job: ObjectId) -> None:

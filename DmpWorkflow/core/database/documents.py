@@ -45,6 +45,7 @@ class Job(Document):
             {"fields": ["slug"], "unique": True},
             ["-created_at", "-id"],
             ["dependencies"],
+            ["type", "execution_site"],
         ],
     )
     created_at = DateTimeField(required=True)
@@ -59,6 +60,9 @@ class Job(Document):
     execution_site = StringField(required=True)
     allotted = LongField(default=0)
     creations = ListField(DictField())
+    owner = StringField(default="")
+    tags = ListField(StringField())
+    archived = BooleanField(default=False)
 
 
 class JobInstance(Document):
@@ -177,6 +181,17 @@ class Setting(Document):
     value = DynamicField(required=True)
 
 
+class Maintenance(Document):
+    """The last run of a maintenance action, by its name; ``ended`` is missing while it runs."""
+
+    meta: ClassVar[dict[str, Any]] = _meta("maintenance", [], inheritance=False)
+    id = StringField(primary_key=True)
+    started = DateTimeField(required=True)
+    ended = DateTimeField()
+    result = StringField()
+    by = StringField(required=True)
+
+
 class HeartBeat(Document):
     """The last sign of life of a process on a host."""
 
@@ -285,6 +300,7 @@ class Distribution(Document):
     wall = DictField()
     cpu_seconds = LongField()
     wall_seconds = LongField()
+    events = LongField()
     cpu_max = FloatField()
     mem_max = FloatField()
 
@@ -311,7 +327,10 @@ class DataFile(Document):
         [
             {"fields": ["site", "filename"], "unique": True},
             ["site", "status", "filetype", "-created_at"],
-            ["-created_at"],
+            ["site", "-created_at", "-id"],
+            ["status", "-created_at", "-id"],
+            ["-created_at", "-id"],
+            ["filename", "site"],
         ],
     )
     filename = StringField(required=True)
@@ -323,6 +342,6 @@ class DataFile(Document):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, HeartBeat, Agent, AgentHistory,
+    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, Maintenance, HeartBeat, Agent, AgentHistory,
     Activity, Failure, HostActivity, Distribution, Snapshot, DataFile,
 )  # fmt: skip

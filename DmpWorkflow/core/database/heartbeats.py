@@ -9,6 +9,7 @@ from bson import ObjectId
 
 from DmpWorkflow.core.database import clock, snapshots
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 
 
@@ -80,6 +81,13 @@ def _remember(database: Database, beat: Document, site: str, holds: int, now: da
 def history(database: Database, site: str, begin: datetime) -> list[Document]:
     """Return what the agents of a site told in each quarter of an hour, the oldest first."""
     return list(database.beats.find({"site": site, "time": {"$gte": begin}}, sort=[("time", 1), ("agent", 1)]))
+
+
+def complaints(database: Database, site: str, most: int = 5) -> list[Document]:
+    """Return what the agents of a site complained about, the latest first: agent, time (ISO 8601), problem."""
+    told = {"site": site, "problem": {"$exists": True}}
+    found = database.beats.find(told, sort=[("time", -1)], limit=most)
+    return [{"agent": one["agent"], "time": iso(one["time"]), "problem": one["problem"]} for one in found]
 
 
 def agents(database: Database, sites: Sequence[str]) -> list[Document]:

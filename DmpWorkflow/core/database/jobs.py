@@ -19,7 +19,7 @@ SLUG_BYTES = 6
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job as it is submitted; ``body`` is its XML in the canonical form, ``dependencies`` its parents."""
+    """A job as ``owner`` submits it; ``body`` is its XML in the canonical form, ``dependencies`` its parents."""
 
     title: str
     type: str
@@ -28,6 +28,7 @@ class NewJob:
     release: str = ""
     priority: int = 0
     dependencies: tuple[ObjectId, ...] = ()
+    owner: str = ""
 
     @property
     def key(self) -> Document:
@@ -54,20 +55,30 @@ def submit(database: Database, new: NewJob, replace: bool = False) -> Document:
 
 
 def _submit(database: Database, new: NewJob, replace: bool, session: ClientSession) -> Document:
-    found = database.jobs.find_one(new.key, session=session)
+    found = existing(database, new, replace, session)
     if found is None:
         return _insert(database, new, session)
-    if found["digest"] == new.digest:
-        return found
-    if not replace:
+    return found if found["digest"] == new.digest else _replace(database, new, found, session)
+
+
+def existing(
+    database: Database, new: NewJob, replace: bool = False, session: ClientSession | None = None
+) -> Document | None:
+    """Return the job of this name, type and site, if there is one.
+
+    Another definition raises Conflict unless ``replace`` is given.
+    """
+    found = database.jobs.find_one(new.key, session=session)
+    if found is not None and found["digest"] != new.digest and not replace:
         raise Conflict(
             f"job {new.title!r} (type {new.type}, site {new.site}) exists with another definition: "
             "choose another name, or replace it (--replace) while no instance is active"
         )
-    return _replace(database, new, found, session)
+    return found
 
 
-def _definition(new: NewJob) -> Document:
+def definition_of(new: NewJob) -> Document:
+    """Return the part of a job that another submission of it may replace."""
     return {
         "body": new.body,
         "digest": new.digest,
@@ -77,17 +88,25 @@ def _definition(new: NewJob) -> Document:
     }
 
 
-def _insert(database: Database, new: NewJob, session: ClientSession) -> Document:
-    job: Document = {
+def new_document(new: NewJob) -> Document:
+    """Return the job as it would be stored."""
+    return {
         "_id": ObjectId(),
         "_cls": "Job",
         "slug": secrets.token_hex(SLUG_BYTES),
         "created_at": clock.now(),
         "allotted": 0,  # the highest instance number given away
         "creations": [],  # numbers given away whose instances are not all stored yet
+        "owner": new.owner,
+        "tags": [],
+        "archived": False,
         **new.key,
-        **_definition(new),
+        **definition_of(new),
     }
+
+
+def _insert(database: Database, new: NewJob, session: ClientSession) -> Document:
+    job = new_document(new)
     database.jobs.insert_one(job, session=session)
     counts.create(database, job["_id"], new.site, session)
     return job
@@ -102,7 +121,7 @@ def _replace(database: Database, new: NewJob, found: Document, session: ClientSe
         )
     if found["dependencies"] != list(new.dependencies) and found["allotted"]:
         raise Conflict(f"job {new.title!r} has instances: its parents cannot be replaced")
-    definition = _definition(new)
+    definition = definition_of(new)
     database.jobs.update_one({"_id": found["_id"]}, {"$set": definition}, session=session)
     database.instances.update_many({"job": found["_id"]}, {"$set": {"priority": new.priority}}, session=session)
     return found | definition

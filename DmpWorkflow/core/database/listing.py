@@ -1,12 +1,11 @@
 """Jobs and instances as lists and pages show them; read by key, never by skipping."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
 
-from DmpWorkflow.core.database import counts
+from DmpWorkflow.core.database import counts, credentials, users
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -14,44 +13,22 @@ from DmpWorkflow.utils.errors import InvalidInput, NotFound
 
 ROW_FIELDS = {
     "instanceId": 1, "status": 1, "minor_status": 1, "attempt": 1, "hostname": 1, "batchId": 1, "last_update": 1,
+    "cpu_peak": 1, "memory_peak": 1, "last_line": 1,
 }  # fmt: skip
 JOB_FIELDS = {"body": 0, "creations": 0}
 MOST_FOUND = 1_000_000
 
 
-def jobs_page(
-    database: Database, limit: int, before: str = "", title: str = "", job_type: str = "", site: str = ""
-) -> tuple[list[Document], str | None]:
-    """Return jobs, the youngest first, and the cursor of the page that follows, if there is one."""
-    given = {"title": title, "type": job_type, "execution_site": site}
-    query: Document = {name: value for name, value in given.items() if value}
-    if before:
-        time, last = _cursor(before)
-        query["$or"] = [{"created_at": {"$lt": time}}, {"created_at": time, "_id": {"$lt": last}}]
-    found = list(database.jobs.find(query, JOB_FIELDS, sort=[("created_at", -1), ("_id", -1)], limit=limit + 1))
-    return _with_counts(database, found[:limit]), _cursor_after(found[limit - 1]) if len(found) > limit else None
-
-
-def _cursor_after(job: Document) -> str:
-    return f"{int(job['created_at'].timestamp() * 1000)}-{job['_id']}"
-
-
-def _cursor(text: str) -> tuple[datetime, ObjectId]:
-    milliseconds, _, last = text.partition("-")
-    if not (milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) < 15 and ObjectId.is_valid(last)):
-        raise InvalidInput(f"before: {text[:40]!r} is no cursor: take the one that the last page named")
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC), ObjectId(last)
-
-
 def job_summary(database: Database, job: Document) -> Document:
     """Return one job as lists show it, with its XML and its parents' slugs."""
     parents = database.jobs.find({"_id": {"$in": job["dependencies"]}}, {"slug": 1})
-    row = _with_counts(database, [job])[0]
+    row = with_counts(database, [job])[0]
     slugs = [parent["slug"] for parent in parents]
     return row | {"body": job["body"], "parents": slugs, "allotted": job["allotted"]}
 
 
-def _with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]:
+def with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]:
+    """Return jobs (with JOB_FIELDS) as rows of a list, with the number of instances in each status."""
     totals = counts.of_jobs(database, [job["_id"] for job in jobs])
     return [
         {
@@ -64,24 +41,17 @@ def _with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]
             "priority": job["priority"],
             "created_at": iso(job["created_at"]),
             "counts": {str(status): count for status, count in totals[job["_id"]].items()},
+            "owner": job.get("owner", ""),
+            "tags": job.get("tags", []),
+            "archived": job.get("archived", False),
+            "parent_count": len(job["dependencies"]),
         }
         for job in jobs
     ]
 
 
-def instances_page(
-    database: Database, job: ObjectId, limit: int, after: int = 0, status: str = ""
-) -> tuple[list[Document], int | None]:
-    """Return instances in the order of their numbers, and the number after which the next page begins."""
-    query: Document = {"job": job, "instanceId": {"$gt": after}}
-    if status:
-        query["status"] = str(_status(status))
-    found = list(database.instances.find(query, ROW_FIELDS, sort=[("instanceId", 1)], limit=limit + 1))
-    rows = [_row(instance) for instance in found[:limit]]
-    return rows, rows[-1]["instance_id"] if len(found) > limit else None
-
-
-def _row(instance: Document) -> Document:
+def instance_row(instance: Document) -> Document:
+    """Return an instance (with ROW_FIELDS) as a row of a list."""
     return {
         "instance_id": instance["instanceId"],
         "status": instance["status"],
@@ -90,6 +60,9 @@ def _row(instance: Document) -> Document:
         "hostname": instance.get("hostname"),
         "batch_id": instance.get("batchId"),
         "last_update": iso(instance["last_update"]),
+        "cpu_peak": instance.get("cpu_peak"),
+        "memory_peak": instance.get("memory_peak"),
+        "last_line": instance.get("last_line"),
     }
 
 
@@ -98,8 +71,8 @@ def instance_detail(database: Database, job: ObjectId, number: int) -> Document:
     found = database.instances.find_one({"job": job, "instanceId": number})
     if found is None:
         raise NotFound(f"there is no instance {number} of this job")
-    plain = {name: found.get(name) for name in ("cpu_peak", "memory_peak", "cpu_max", "mem_max", "Nevents")}
-    return _row(found) | plain | {
+    plain = {name: found.get(name) for name in ("cpu_max", "mem_max", "Nevents")}
+    return instance_row(found) | plain | {
         "created_at": iso(found["created_at"]),
         "overrides": found.get("body", ""),
         "status_history": [_timed(entry, "update") for entry in found.get("status_history", [])],
@@ -138,19 +111,10 @@ def find_instances(
     return [{"instanceId": number, "jobId": str(job)} for job, number in pairs]
 
 
-def numbers(
-    database: Database, job: ObjectId, status: str = "Any", n_min: int | None = None, n_max: int | None = None
-) -> list[int]:
-    """Return the numbers of a job's instances in a status, n_min < number <= n_max, in their order."""
-    query = _chosen(job, status, n_min, n_max, None)
-    found = database.instances.find(query, {"instanceId": 1, "_id": 0}, sort=[("instanceId", 1)])
-    return [item["instanceId"] for item in found]
-
-
 def _chosen(job: Any, status: str, n_min: int | None, n_max: int | None, instance: int | None) -> Document:
     query: Document = {"job": job}
     if status != "Any":
-        query["status"] = str(_status(status))
+        query["status"] = str(status_of(status))
     bounds = {"$gt": n_min, "$lte": n_max, "$eq": instance}
     if given := {operator: value for operator, value in bounds.items() if value is not None}:
         query["instanceId"] = given
@@ -174,8 +138,24 @@ def watched(database: Database, site: str) -> list[Document]:
     ]
 
 
-def _status(text: str) -> MajorStatus:
+def status_of(text: str) -> MajorStatus:
+    """Return the status of that name; raises InvalidInput."""
     try:
         return MajorStatus(text)
     except ValueError:
         raise InvalidInput(f"status {text!r}: expected one of {', '.join(MajorStatus)}") from None
+
+
+def tokens(database: Database) -> list[Document]:
+    """Return every token, less its secret, by name."""
+    return [_account(token) for token in credentials.all_tokens(database)]
+
+
+def people(database: Database) -> list[Document]:
+    """Return every user, less the password, by name."""
+    return [_account(user) for user in users.all_users(database)]
+
+
+def _account(stored: Document) -> Document:
+    times = {field: iso(stored[field]) if stored[field] else None for field in ("created_at", "last_used")}
+    return {field: stored[field] for field in ("name", "role", "site")} | times

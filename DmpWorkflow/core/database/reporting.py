@@ -25,7 +25,7 @@ TRIES = 10  # a report loses to another one of the same instance only if both co
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
     "sequence": 1, "runner": 1, "lost": 1, "kill": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
-    "hostname": 1, "started_at": 1, "cpu_peak": 1, "memory_peak": 1, "cpu_max": 1, "mem_max": 1,
+    "hostname": 1, "started_at": 1, "cpu_peak": 1, "memory_peak": 1, "cpu_max": 1, "mem_max": 1, "Nevents": 1,
 }  # fmt: skip
 
 Key = tuple[ObjectId, int]
@@ -184,8 +184,16 @@ def _used(report: StatusReport, state: Document) -> distributions.Used:
 
     began = state.get("started_at")
     wall = (clock.now() - began).total_seconds() if began else None
-    limits = [report.values.get(name) or state.get(name) for name in ("cpu_max", "mem_max")]
-    return distributions.Used(report.job, most("cpu", "cpu_peak"), most("memory", "memory_peak"), wall, *limits)
+    limits = {name: report.values.get(name) or state.get(name) for name in ("cpu_max", "mem_max")}
+    events = int(report.values.get("Nevents") or state.get("Nevents") or 0)
+    return distributions.Used(
+        report.job,
+        most("cpu", "cpu_peak"),
+        most("memory", "memory_peak"),
+        wall,
+        **limits,
+        events=events if report.report.status is MajorStatus.DONE else 0,
+    )
 
 
 class _ChangedMeanwhileError(Exception):

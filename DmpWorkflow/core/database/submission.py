@@ -1,18 +1,19 @@
 """Submission: from a file of XML to jobs with instances."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
-from bson import ObjectId
-
+from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.database import jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import create_instances
+from DmpWorkflow.core.database.work import Resolver
 from DmpWorkflow.core.job_definition import JobDefinition
-from DmpWorkflow.core.job_xml import parse_jobs, serialise_jobs
+from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, serialise_jobs
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.variables import expand, resolve
-from DmpWorkflow.utils.errors import InvalidInput
+from DmpWorkflow.utils.errors import Conflict, DmpWorkflowError, InvalidInput, NotFound
 
 LONGEST_TITLE = 255
 DEFAULT_TYPE = "Other"
@@ -33,6 +34,7 @@ class Submission:
     parents: tuple[str, ...] = ()
     replace: bool = False
     priority: int | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,48 +45,153 @@ class Words:
     sites: tuple[str, ...]
 
 
+@dataclass
+class Check:
+    """What a submission would make, with a preview of each job, or every problem that hinders it."""
+
+    new: list[jobs.NewJob] = field(default_factory=list)
+    previews: list[Document] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[DmpWorkflowError] = field(default_factory=list)
+
+    @contextmanager
+    def noting(self, line: int | None = None) -> Iterator[None]:
+        """Note what is refused in this block, instead of raising it."""
+        try:
+            yield
+        except (InvalidInput, NotFound, Conflict) as error:
+            self.errors.append(error)
+            self.problems += (
+                error.problems if isinstance(error, InvalidJobDefinition) else [Problem(str(error), line)]
+            )
+
+    def raise_problems(self) -> None:
+        """Raise the only error as it is, and several as one InvalidInput."""
+        if len(self.errors) > 1:
+            raise InvalidInput("; ".join(map(str, self.problems)))
+        if self.errors:
+            raise self.errors[0]
+
+
 def submit_xml(database: Database, submission: Submission, words: Words) -> tuple[list[Document], list[str]]:
     """Make the jobs of one file, with instances; return a row for each job, and warnings.
 
     Everything is checked before anything is made. Raises InvalidInput, NotFound (a parent) or Conflict.
     """
-    definitions, warnings = parse_jobs(submission.xml)
-    if len(definitions) > 1 and submission.title:
-        raise InvalidInput(f"a name was given for a file of {len(definitions)} jobs: name each <Job> in the file")
-    parents = _parents(database, submission.parents)
-    new = [_new_job(definition, submission, parents, words) for definition in definitions]
+    checked = check_xml(database, submission, words)
+    checked.raise_problems()
     rows = []
-    for job in new:
+    for job in checked.new:
         made = jobs.submit(database, job, submission.replace)
         numbers = create_instances(database, made["_id"], submission.instances, submission.overrides.to_json())
         rows.append(_row(made, numbers))
-    return rows, warnings
+    return rows, checked.warnings
 
 
-def _parents(database: Database, slugs: Sequence[str]) -> tuple[ObjectId, ...]:
-    return tuple(dict.fromkeys(jobs.by_slug(database, slug)["_id"] for slug in slugs))
+def check_xml(database: Database, submission: Submission, words: Words) -> Check:
+    """Return what ``submit_xml`` would make, or all that hinders it; nothing is made."""
+    check = Check()
+    parents = _parents(database, submission.parents, check)
+    with check.noting():
+        definitions, warnings = parse_jobs(submission.xml)
+        check.warnings += warnings
+        if len(definitions) > 1 and submission.title:
+            raise InvalidInput(f"a name was given for a file of {len(definitions)} jobs: name each <Job> in the file")
+        for definition in definitions:
+            _check_job(database, definition, submission, parents, words, check)
+    check.problems.sort(key=lambda problem: problem.line or 0)
+    return check
+
+
+def _parents(database: Database, slugs: Sequence[str], check: Check) -> list[Document]:
+    found = []
+    for slug in dict.fromkeys(slugs):
+        with check.noting():
+            found.append(jobs.by_slug(database, slug))
+    return found
+
+
+def _check_job(
+    database: Database,
+    definition: JobDefinition,
+    submission: Submission,
+    parents: Sequence[Document],
+    words: Words,
+    check: Check,
+) -> None:
+    before = len(check.errors)
+    new = _new_job(definition, submission, parents, words, check)
+    if new is None or len(check.errors) > before:
+        return
+    with check.noting(definition.line):
+        preview = _preview(database, new, submission, parents)
+        check.warnings += _warnings(preview, parents, submission)
+        check.previews.append(preview)
+        check.new.append(new)
 
 
 def _new_job(
-    definition: JobDefinition, submission: Submission, parents: tuple[ObjectId, ...], words: Words
-) -> jobs.NewJob:
-    values = {variable.name: variable.value for variable in resolve([definition.variables])}
-    title = submission.title or expand(definition.name, values)
-    job_type = submission.type or expand(definition.type, values) or DEFAULT_TYPE
-    site = submission.site or expand(definition.site, values) or DEFAULT_SITE
-    _check_title(title)
-    _check_word("type", job_type, words.types)
-    _check_word("site", site, words.sites)
-    priority = definition.priority if submission.priority is None else submission.priority
-    return jobs.NewJob(
-        title=title,
-        type=job_type,
-        site=site,
-        body=serialise_jobs([replace(definition, name=title, type=job_type, site=site)]).decode(),
-        release=expand(definition.release, values),
-        priority=priority,
-        dependencies=parents,
-    )
+    definition: JobDefinition, submission: Submission, parents: Sequence[Document], words: Words, check: Check
+) -> jobs.NewJob | None:
+    with check.noting(definition.line):
+        values = {variable.name: variable.value for variable in resolve([definition.variables])}
+        title = submission.title or expand(definition.name, values)
+        job_type = submission.type or expand(definition.type, values) or DEFAULT_TYPE
+        site = submission.site or expand(definition.site, values) or DEFAULT_SITE
+        with check.noting(definition.line):
+            _check_title(title)
+        with check.noting(definition.line):
+            _check_word("type", job_type, words.types)
+        with check.noting(definition.line):
+            _check_word("site", site, words.sites)
+        return jobs.NewJob(
+            title=title,
+            type=job_type,
+            site=site,
+            body=serialise_jobs([replace(definition, name=title, type=job_type, site=site)]).decode(),
+            release=expand(definition.release, values),
+            priority=definition.priority if submission.priority is None else submission.priority,
+            dependencies=tuple(parent["_id"] for parent in parents),
+            owner=submission.owner,
+        )
+    return None
+
+
+def _preview(database: Database, new: jobs.NewJob, submission: Submission, parents: Sequence[Document]) -> Document:
+    """Return the job as the payload of its first new instance would see it."""
+    stored = jobs.existing(database, new, submission.replace)
+    job = jobs.new_document(new) if stored is None else stored | jobs.definition_of(new)
+    resolved = Resolver(database, [], job).resolve(job["_id"], submission.overrides.to_json())
+    first = job["allotted"] + 1
+    return {
+        "title": new.title,
+        "type": new.type,
+        "site": new.site,
+        "release": new.release,
+        "priority": new.priority,
+        "slug": stored["slug"] if stored else None,
+        "parents": [{"slug": parent["slug"], "title": parent["title"]} for parent in parents],
+        "instances": submission.instances,
+        "first": first,
+        **resolved.as_payload_sees(first, stored is not None),
+    }
+
+
+def _warnings(preview: Document, parents: Sequence[Document], submission: Submission) -> Iterator[str]:
+    title, last = preview["title"], preview["first"] + submission.instances - 1
+    if preview["slug"] and submission.instances:
+        yield f"job {title} is there already: these become its instances {preview['first']} to {last}"
+    if not submission.instances:
+        yield f"job {title} gets no instances now: nothing runs until some are added"
+    for parent in parents:
+        if parent["allotted"] < last:
+            yield f"parent {parent['title']} has {parent['allotted']} instances: those above that wait for more of it"
+    values = {variable["name"]: variable["value"] for variable in preview["variables"]}
+    try:
+        yield from apply_overrides(BatchNeeds(memory_mb=0, cpu_seconds=0), values)[1]
+    except InvalidInput as error:
+        yield f"the site's batch system may refuse job {title}: {error}"
 
 
 def _check_title(title: str) -> None:

@@ -14,6 +14,7 @@ from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.job_definition import File, JobDefinition, Variable
 from DmpWorkflow.core.job_xml import parse_jobs
 from DmpWorkflow.core.overrides import Overrides, from_json
+from DmpWorkflow.core.payload_environment import facts_of_attempt, merge
 from DmpWorkflow.core.variables import expand, resolve
 
 # The original's class, which its clients decode an entry to; we only ever write this word.
@@ -44,6 +45,29 @@ class ResolvedJob:
             "output_files": [vars(file) for file in definition.output_files],
             "variables": [vars(variable) for variable in definition.variables],
         }
+
+    def as_payload_sees(self, number: int, stored: bool) -> Document:
+        """Return executable, files and variables as the payload of an instance gets them, its first attempt.
+
+        What only the site knows stays a reference, and so does the id of a job that is not ``stored`` yet.
+        """
+        job, definition = self.job, self.definition
+        facts = facts_of_attempt(str(job["_id"]), number, 1, job["title"], job["type"], job["release"])
+        if not stored:
+            del facts["DWF_JOB_ID"]
+        automatic = _attributes(job) | facts
+        environment = merge({}, _attributes(job), facts, definition.variables)
+        return {
+            "executable": expand(definition.executable, environment),
+            "input_files": [vars(file) for file in _expand_files(definition.input_files, environment)],
+            "output_files": [vars(file) for file in _expand_files(definition.output_files, environment)],
+            "variables": _named({variable.name: environment[variable.name] for variable in definition.variables}),
+            "automatic": _named({name: environment[name] for name in automatic}),
+        }
+
+
+def _named(values: Mapping[str, str]) -> list[Document]:
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def claim_work(database: Database, request: ClaimRequest, secret: bytes) -> Document:
@@ -123,11 +147,14 @@ def iso(time: datetime) -> str:
 
 
 class Resolver:
-    """Resolves definitions of some jobs, reading each job and each of its ancestors once."""
+    """Resolves definitions of some jobs, reading each job and each of its ancestors once.
 
-    def __init__(self, database: Database, jobs: Sequence[ObjectId]) -> None:
-        self._jobs: dict[ObjectId, Document] = {}
-        wanted = set(jobs)
+    ``unsaved`` is a job as it would be stored.
+    """
+
+    def __init__(self, database: Database, jobs: Sequence[ObjectId], unsaved: Document | None = None) -> None:
+        self._jobs: dict[ObjectId, Document] = {unsaved["_id"]: unsaved} if unsaved else {}
+        wanted = {*jobs, *(unsaved["dependencies"] if unsaved else ())}
         while missing := wanted - set(self._jobs):
             self._jobs |= {job["_id"]: job for job in database.jobs.find({"_id": {"$in": list(missing)}})}
             wanted = {parent for job in missing & set(self._jobs) for parent in self._jobs[job]["dependencies"]}

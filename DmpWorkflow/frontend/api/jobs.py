@@ -3,17 +3,17 @@
 from typing import Any
 
 from bson import ObjectId
-from flask import Blueprint, current_app, request
+from flask import Blueprint, request
 
-from DmpWorkflow.core.database import jobs, listing
+from DmpWorkflow.core.database import instance_search, job_search, jobs, listing
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
-from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
-from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
+from DmpWorkflow.core.database.submission import Submission, check_xml, submit_xml
+from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
-from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse
+from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse, words
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -24,11 +24,30 @@ NO_PARENT = ("", "None")
 @requires(Right.SUBMIT)
 def create_job() -> dict[str, Any]:
     """Make the jobs of an XML file, with instances."""
+    rows, warnings = submit_xml(database(), _submission(), words())
+    return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
+
+
+@blueprint.post("/job/check/")
+@requires(Right.SUBMIT)
+def check_job() -> dict[str, Any]:
+    """Say what the jobs of an XML file would be, or all that is wrong with it; nothing is made."""
+    checked = check_xml(database(), _submission(), words())
+    return {
+        "result": "ok",
+        "valid": not checked.problems,
+        "problems": [{"line": problem.line, "text": problem.text} for problem in checked.problems],
+        "warnings": checked.warnings,
+        "jobs": checked.previews,
+    }
+
+
+def _submission() -> Submission:
     given = parse(schemas.NewJob)
     file = request.files.get("file")
     if file is None:
         raise Malformed("file: the XML is missing")
-    submission = Submission(
+    return Submission(
         xml=file.read(),
         title=given.taskname if given.taskname != "None" else "",
         type=given.t_type if given.t_type not in ("None", "NONE") else "",
@@ -38,19 +57,13 @@ def create_job() -> dict[str, Any]:
         parents=_parents(),
         replace=given.replace,
         priority=given.priority,
+        owner=owner(),
     )
-    rows, warnings = submit_xml(database(), submission, _words())
-    return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
 
 
 def _parents() -> tuple[str, ...]:
     values = [part.strip() for value in request.form.getlist("depends") for part in value.split(",")]
     return tuple(value for value in values if value not in NO_PARENT)
-
-
-def _words() -> Words:
-    words = current_app.config["DAMPE_SETTINGS"].jobdb
-    return Words(types=words.task_types, sites=words.batch_sites)
 
 
 @blueprint.post("/jobInstances/")
@@ -72,14 +85,13 @@ def add_instances() -> dict[str, Any]:
 @blueprint.get("/job/")
 @requires(Right.READ)
 def list_jobs() -> dict[str, Any]:
-    """List jobs, the youngest first."""
+    """List the jobs that match, the youngest first or in another order."""
     given = parse(schemas.JobQuery)
     if own_site():
         check_site(given.site or own_site())
-    found, cursor = listing.jobs_page(
-        database(), given.limit, given.before, given.title, given.type, given.site or own_site()
-    )
-    return {"result": "ok", "jobs": found, "next": cursor}
+    chosen = given.chosen(given.site or own_site())
+    page = job_search.search(database(), chosen, given.sort, given.descending, given.limit, given.before)
+    return {"result": "ok", "jobs": page.rows, "next": page.next, "matching": page.matching}
 
 
 @blueprint.get("/job/<slug>/")
@@ -92,9 +104,11 @@ def show_job(slug: str) -> dict[str, Any]:
 @blueprint.get("/job/<slug>/instances/")
 @requires(Right.READ)
 def list_instances(slug: str) -> dict[str, Any]:
-    """List a job's instances in the order of their numbers."""
+    """List the instances of a job that match, in the order of their numbers or another one."""
     given = parse(schemas.InstanceQuery)
-    rows, after = listing.instances_page(database(), _seen(slug)["_id"], given.limit, given.after, given.status)
+    rows, after = instance_search.search(
+        database(), _seen(slug)["_id"], given.chosen(), given.sort, given.descending, given.limit, given.after
+    )
     return {"result": "ok", "instances": rows, "next": after}
 
 
@@ -115,14 +129,14 @@ def _seen(slug: str) -> Document:
 @blueprint.post("/rollback/")
 @requires(Right.SUBMIT)
 def roll_back_instances() -> dict[str, Any]:
-    """Roll instances of a job back: those named, or those in a status and a range of numbers."""
+    """Roll instances of a job back: those named, or all that match."""
     if not request.is_json:
         raise Malformed("the body must be a JSON object")
     given = parse(schemas.RollBack, parameters())
     job = _by_slug_or_id(given.job)
     numbers = given.instances
     if numbers is None:
-        numbers = listing.numbers(database(), job["_id"], given.status or "Failed", given.n_min, given.n_max)
+        numbers = instance_search.numbers(database(), job["_id"], given.chosen("Failed"))
     text = None if given.override_dict is None else overrides(given.override_dict).to_json()
     return {"result": "ok", "rolled_back": roll_back(database(), job["_id"], numbers, text)}
 
@@ -130,14 +144,14 @@ def roll_back_instances() -> dict[str, Any]:
 @blueprint.post("/kill/")
 @requires(Right.SUBMIT)
 def kill_instances() -> dict[str, Any]:
-    """End instances of a job: those named, or those in a status and a range of numbers."""
+    """End instances of a job: those named, or all that match."""
     if not request.is_json:
         raise Malformed("the body must be a JSON object")
     given = parse(schemas.Kill, parameters())
     job = _by_slug_or_id(given.job)
     numbers = given.instances
     if numbers is None:
-        numbers = listing.numbers(database(), job["_id"], given.status, given.n_min, given.n_max)
+        numbers = instance_search.numbers(database(), job["_id"], given.chosen())
     ended, ordered = kill(database(), job["_id"], numbers)
     return {"result": "ok", "ended": ended, "ordered": ordered}
 

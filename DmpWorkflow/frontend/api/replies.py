@@ -62,6 +62,63 @@ class MadeJobs(Reply):
     warnings: list[str]
 
 
+class Problem(BaseModel):
+    """What is wrong with a submission, and in which line of its file."""
+
+    line: int | None
+    text: str
+
+
+class JobName(BaseModel):
+    """Which job."""
+
+    slug: str
+    title: str
+
+
+class StagedFile(BaseModel):
+    """A file to stage."""
+
+    source: str
+    target: str
+    file_type: str
+
+
+class NamedValue(BaseModel):
+    """A variable of a payload."""
+
+    name: str
+    value: str
+
+
+class Preview(BaseModel):
+    """What a job would be, and what the payload of its first new instance would see."""
+
+    title: str
+    type: str
+    site: str
+    release: str
+    priority: int
+    slug: str | None = Field(description="of the job that is there already")
+    parents: list[JobName]
+    instances: int
+    first: int
+    executable: str
+    input_files: list[StagedFile]
+    output_files: list[StagedFile]
+    variables: list[NamedValue]
+    automatic: list[NamedValue]
+
+
+class CheckedJobs(Reply):
+    """POST /job/check/."""
+
+    valid: bool
+    problems: list[Problem]
+    warnings: list[str]
+    jobs: list[Preview]
+
+
 class MadeInstances(Reply):
     """POST /jobInstances/."""
 
@@ -82,6 +139,10 @@ class JobRow(BaseModel):
     priority: int
     created_at: str
     counts: Counts
+    owner: str
+    tags: list[str]
+    archived: bool
+    parent_count: int
 
 
 class JobDetail(JobRow):
@@ -97,6 +158,7 @@ class Jobs(Reply):
 
     jobs: list[JobRow]
     next: str | None
+    matching: int
 
 
 class OneJob(Reply):
@@ -115,13 +177,16 @@ class InstanceRow(BaseModel):
     hostname: str | None
     batch_id: str | None
     last_update: str
+    cpu_peak: float | None
+    memory_peak: float | None
+    last_line: str | None
 
 
 class Instances(Reply):
     """GET /job/<slug>/instances/."""
 
     instances: list[InstanceRow]
-    next: int | None
+    next: int | str | None
 
 
 class HistoryEntry(BaseModel):
@@ -148,8 +213,6 @@ class InstanceDetail(InstanceRow):
     attempts: list[dict[str, Any]]
     cpu: list[Sample]
     memory: list[Sample]
-    cpu_peak: float | None
-    memory_peak: float | None
     cpu_max: float | None
     mem_max: float | None
     Nevents: int | None
@@ -211,14 +274,6 @@ class FoundInstances(Reply):
     jobs: list[InstanceName]
 
 
-class ClaimedFile(BaseModel):
-    """A file to stage."""
-
-    source: str
-    target: str
-    file_type: str
-
-
 class ClaimedVariable(BaseModel):
     """A variable, resolved as far as the server can."""
 
@@ -239,8 +294,8 @@ class ClaimedDefinition(BaseModel):
     attributes: dict[str, str]
     executable: str
     script: str
-    input_files: list[ClaimedFile]
-    output_files: list[ClaimedFile]
+    input_files: list[StagedFile]
+    output_files: list[StagedFile]
     variables: list[ClaimedVariable]
 
 
@@ -320,8 +375,35 @@ class Series(BaseModel):
 class Chart(Reply):
     """GET /statistics/...: series over times, in seconds since 1970."""
 
-    times: list[int]
+    begin: float
+    end: float
+    times: list[float]
     series: list[Series]
+
+
+class Mark(BaseModel):
+    """A change of status."""
+
+    time: float
+    status: str
+
+
+class SampleChart(Chart):
+    """GET /statistics/jobs/<slug>/instances/<n>/<quantity>/: samples with their limit."""
+
+    limits: list[float]
+    marks: list[Mark]
+
+
+class JobProgress(Reply):
+    """GET /statistics/jobs/<slug>/progress/; ``efficiency`` is CPU time over wall time."""
+
+    over: int
+    total: int
+    per_hour: float
+    expected_end: str | None
+    events: int
+    efficiency: float | None
 
 
 class Histogram(Reply):
@@ -412,3 +494,127 @@ class FailureGroups(Reply):
     """GET /statistics/jobs/<slug>/failures/<by>/."""
 
     groups: list[FailureGroup]
+
+
+class Account(BaseModel):
+    """A token or a user, less the secret."""
+
+    name: str
+    role: str
+    site: str | None
+    created_at: str
+    last_used: str | None
+
+
+class Tokens(Reply):
+    """GET /administration/tokens/."""
+
+    tokens: list[Account]
+
+
+class MadeToken(Reply):
+    """POST /administration/tokens/: the token, which nobody can see again."""
+
+    token: str
+
+
+class Users(Reply):
+    """GET /administration/users/."""
+
+    users: list[Account]
+
+
+class KnownWord(BaseModel):
+    """A type or site: whether it is configured, and how many jobs use it."""
+
+    word: str
+    configured: bool
+    jobs: int
+
+
+class KnownWords(Reply):
+    """GET /administration/words/."""
+
+    types: list[KnownWord]
+    sites: list[KnownWord]
+
+
+class ServerHealth(BaseModel):
+    """The server process that answered."""
+
+    version: str
+    python: str
+    hostname: str
+    auth: Literal["required", "off"]
+
+
+class Member(BaseModel):
+    """A member of the replica set."""
+
+    name: str
+    state: str
+    healthy: bool
+
+
+class DatabaseHealth(BaseModel):
+    """The database; ``connections`` and ``members`` only where its user has the role clusterMonitor."""
+
+    version: str
+    name: str
+    replica_set: str
+    members: list[Member]
+    connections: int | None
+    documents: int
+    data_bytes: int
+    index_bytes: int
+    storage_bytes: int
+
+
+class DetailedHealth(Reply):
+    """GET /administration/health/."""
+
+    server: ServerHealth
+    database: DatabaseHealth
+
+
+class ActionRow(BaseModel):
+    """A maintenance action with its last result; ``started`` is null where it was never run."""
+
+    name: str
+    title: str
+    text: str
+    started: str | None
+    ended: str | None
+    result: str
+    by: str
+
+
+class Maintenance(Reply):
+    """GET /administration/maintenance/."""
+
+    actions: list[ActionRow]
+
+
+class Maintained(Reply):
+    """POST /administration/maintenance/."""
+
+    action: ActionRow
+
+
+class FileRow(BaseModel):
+    """A file in the data catalogue."""
+
+    id: str
+    filename: str
+    site: str
+    filetype: str
+    status: str
+    created_at: str
+    last_update: str
+
+
+class FileRows(Reply):
+    """GET /datacat/files/."""
+
+    files: list[FileRow]
+    next: str | None

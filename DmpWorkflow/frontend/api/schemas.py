@@ -1,13 +1,18 @@
 """What requests look like. Old clients send these as forms, where every value is a text."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from DmpWorkflow.core.database import data_catalogue
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
+from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
+from DmpWorkflow.core.database.job_search import JobFilter
 from DmpWorkflow.core.database.reporting import LOG_LIMIT
 
 INT64 = 2**63 - 1
+MOST_CHOSEN = 100_000  # instances named one by one
 ID = r"^[0-9a-fA-F]{24}$"
 
 
@@ -20,11 +25,34 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def number_list(text: str) -> list[int]:
+    """Return the numbers in ``1-20, 35``; raises ValueError."""
+    numbers: list[int] = []
+    for part in text.replace(",", " ").split():
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and first.isascii() and ((last.isdecimal() and last.isascii()) or not dash)):
+            raise ValueError(f"{part!r} is no number and no range such as 1-20")
+        span = range(int(first), int(last or first) + 1)
+        if len(span) + len(numbers) > MOST_CHOSEN:
+            raise ValueError(f"these are more than {MOST_CHOSEN} numbers: choose by status or bounds instead")
+        numbers += span
+    return numbers
+
+
+def _utc(value: datetime) -> datetime:
+    """Take a time without a zone for UTC."""
+    try:
+        return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time is out of bounds") from None
+
+
 Id = Annotated[str, StringConstraints(pattern=ID)]
 Number = Annotated[int, Field(ge=0, le=INT64)]
 Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 OptionalNumber = Annotated[Number | None, BeforeValidator(_none)]
 OptionalText = Annotated[Text | None, BeforeValidator(_text)]
+OptionalTime = Annotated[Annotated[datetime, AfterValidator(_utc)] | None, BeforeValidator(_none)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -35,7 +63,7 @@ class Strict(BaseModel):
 
 
 class NewJob(BaseModel):
-    """POST /job/, the fields beside the file."""
+    """POST /job/ and POST /job/check/, the fields beside the file."""
 
     taskname: Text = ""
     t_type: Text = ""
@@ -44,6 +72,15 @@ class NewJob(BaseModel):
     override_dict: Any = None
     replace: bool = False
     priority: Annotated[Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None, BeforeValidator(_none)] = None
+
+
+class SubmitForm(NewJob):
+    """The form of the page that submits; its file is apart."""
+
+    xml: str = ""
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE), BeforeValidator(lambda value: value or 0)] = 0
+    depends: Text = ""
+    variables: Annotated[str, StringConstraints(max_length=64 * 1024)] = ""
 
 
 class NewInstances(BaseModel):
@@ -162,25 +199,41 @@ class Limit(BaseModel):
     limit: Annotated[int, Field(ge=0, le=10_000)] = 1000
 
 
-class RollBack(Strict):
+class InstanceChoice(BaseModel):
+    """Which instances of a job: ``status`` may name several with commas; ``text`` is part of the log."""
+
+    status: Text | None = None
+    minor_status: Text = ""
+    host: Text = ""
+    n_min: OptionalNumber = None
+    n_max: OptionalNumber = None
+    text: Text = ""
+
+    def chosen(self, status: str = "Any") -> InstanceFilter:
+        """Return which instances are meant, in ``status`` if none was given."""
+        return InstanceFilter(
+            statuses=statuses(self.status or status),
+            minor_status=self.minor_status,
+            host=self.host,
+            n_min=self.n_min,
+            n_max=self.n_max,
+            text=self.text,
+        )
+
+
+class RollBack(InstanceChoice, Strict):
     """POST /rollback/."""
 
     job: Text
-    instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
-    status: Text | None = None
-    n_min: Number | None = None
-    n_max: Number | None = None
+    instances: Annotated[list[Number], Field(max_length=MOST_CHOSEN)] | None = None
     override_dict: dict[str, Any] | None = None
 
 
-class Kill(Strict):
+class Kill(InstanceChoice, Strict):
     """POST /kill/."""
 
     job: Text
-    instances: Annotated[list[Number], Field(max_length=100_000)] | None = None
-    status: Text = "Any"
-    n_min: Number | None = None
-    n_max: Number | None = None
+    instances: Annotated[list[Number], Field(max_length=MOST_CHOSEN)] | None = None
 
 
 class CatalogueChange(BaseModel):
@@ -203,6 +256,30 @@ class CatalogueQuery(BaseModel):
     limit: Annotated[int, Field(ge=0, le=100_000)] = 1000
 
 
+class FileQuery(BaseModel):
+    """GET /datacat/files/."""
+
+    name: Text = ""
+    site: Text = ""
+    status: Text = ""
+    filetype: Text = ""
+    sort: Annotated[Literal["time", "name"], BeforeValidator(lambda value: value or "time")] = "time"
+    after: Annotated[str, StringConstraints(max_length=16 * 1024)] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    def as_query(self) -> data_catalogue.FileQuery:
+        """Return which files are meant."""
+        return data_catalogue.FileQuery(**self.model_dump(exclude={"after", "limit"}))
+
+
+class FileSelection(Strict):
+    """The files that are marked on a page, and what becomes of them."""
+
+    file: Annotated[list[Id], Field(max_length=1000)] = []
+    status: Literal["New", "Copied", "Orphaned"] = "New"
+    confirm: Text = ""
+
+
 class Site(BaseModel):
     """GET /watchdog/."""
 
@@ -210,21 +287,46 @@ class Site(BaseModel):
 
 
 class JobQuery(BaseModel):
-    """GET /job/."""
+    """GET /job/: ``before`` is the cursor of the last page, in any order; ``until`` itself is not meant."""
 
     title: Text = ""
     type: Text = ""
     site: Text = ""
     before: Text = ""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
-
-
-class InstanceQuery(BaseModel):
-    """GET /job/<slug>/instances/."""
-
+    text: Text = ""
     status: Text = ""
-    after: Number = 0
+    owner: Text = ""
+    tag: Text = ""
+    archived: Literal["no", "yes", "any"] = "no"
+    since: OptionalTime = None
+    until: OptionalTime = None
+    sort: Literal["created", "title", "site", "type", "progress", "failed", "total"] = "created"
+    descending: bool = True
+
+    def chosen(self, site: str) -> JobFilter:
+        """Return which jobs are meant, of ``site`` if it is not empty."""
+        return JobFilter(
+            text=self.text,
+            title=self.title,
+            type=self.type,
+            site=site,
+            status=self.status,
+            owner=self.owner,
+            tag=self.tag,
+            archived={"no": False, "yes": True, "any": None}[self.archived],
+            since=self.since,
+            until=self.until,
+        )
+
+
+class InstanceQuery(InstanceChoice):
+    """GET /job/<slug>/instances/: ``after`` is the cursor of the last page, for the order "number" a number."""
+
+    after: Text = ""
     limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+    sort: Literal["number", "last_update", "host", "attempt", "cpu_peak", "memory_peak"] = "number"
+    descending: bool = False
 
 
 class SiteChoice(BaseModel):
@@ -243,3 +345,83 @@ class SiteSpan(Site):
     """GET /statistics/beats/."""
 
     span: Literal["day", "week", "month"] = "day"
+
+
+class Variables(BaseModel):
+    """A form with variables, one per line as NAME=value."""
+
+    variables: Annotated[str, Field(max_length=64 * 1024)] = ""
+
+
+class MoreInstances(Variables):
+    """The form that adds instances."""
+
+    number: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
+
+
+class Chosen(InstanceChoice, Variables):
+    """The forms that roll instances back or end them: all that match, or ``numbers`` as in 1-20, 35."""
+
+    which: Literal["filter", "numbers"]
+    numbers: Annotated[list[Number], BeforeValidator(number_list)] = []
+
+
+class JobForm(BaseModel):
+    """The form of a job's priority and tags."""
+
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+    tags: Text = ""
+
+
+class ArchiveForm(BaseModel):
+    """The button that puts a job aside or brings it back."""
+
+    archived: bool
+
+
+class Confirmation(BaseModel):
+    """A form that needs the name of what it destroys."""
+
+    confirm: Text
+
+
+class LogSearch(BaseModel):
+    """The page of an instance: what to look for in the log."""
+
+    find: Text = ""
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Password = Annotated[str, Field(max_length=1024, json_schema_extra={"format": "password"})]
+
+
+class NewToken(Strict):
+    """POST /administration/tokens/; ``site`` for the role site, and no other."""
+
+    name: Name
+    role: Literal["admin", "submit", "read", "site"]
+    site: Annotated[Text | None, BeforeValidator(_none)] = None
+
+
+class NewUser(NewToken):
+    """POST /administration/users/."""
+
+    password: Password
+
+
+class Named(Strict):
+    """Which token or user."""
+
+    name: Text
+
+
+class NewPassword(Named):
+    """POST /administration/users/password/."""
+
+    password: Password
+
+
+class MaintenanceAction(Strict):
+    """POST /administration/maintenance/."""
+
+    action: Text

@@ -10,7 +10,7 @@ from flask import Blueprint, current_app, request
 from DmpWorkflow.core.database import claims, counts, data_catalogue, heartbeats, jobs, listing, snapshots, work
 from DmpWorkflow.core.database.claims import ClaimRequest
 from DmpWorkflow.core.lifecycle import MajorStatus
-from DmpWorkflow.frontend.access import Right, check_site, database, principal, requires, signing_key
+from DmpWorkflow.frontend.access import Right, check_site, database, own_site, principal, requires, signing_key
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import parse
 from DmpWorkflow.utils.errors import AccessDenied, InvalidInput
@@ -154,3 +154,15 @@ def list_files() -> dict[str, Any]:
         "result": "ok",
         "files": data_catalogue.find(database(), given.site, given.status, given.filetype, given.limit),
     }
+
+
+@blueprint.get("/datacat/files/")
+@requires(Right.READ)
+def search_files() -> dict[str, Any]:
+    """Return files with all that is known of them, page by page."""
+    given = parse(schemas.FileQuery)
+    if own_site():
+        given.site = given.site or own_site()
+        check_site(given.site)
+    rows, after = data_catalogue.page(database(), given.as_query(), given.limit, given.after)
+    return {"result": "ok", "files": rows, "next": after}

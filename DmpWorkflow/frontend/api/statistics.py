@@ -14,12 +14,14 @@ from DmpWorkflow.core.database import (
     failing,
     heartbeats,
     jobs,
+    listing,
+    progress,
     site_health,
     snapshots,
 )
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.work import iso
-from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import parse
@@ -34,11 +36,16 @@ SHARED_SECONDS = 4.0
 
 def visible_sites(site: str = "") -> tuple[str, ...]:
     """Return the sites that the reader may see: all that are configured, or the one asked for; checks it."""
-    if own_site():
-        check_site(site or own_site())
-    configured: tuple[str, ...] = current_app.config["DAMPE_SETTINGS"].jobdb.batch_sites
     chosen = site or own_site()
-    return (chosen,) if chosen else configured
+    if chosen:
+        check_site(chosen)
+    return (chosen,) if chosen else configured_sites()
+
+
+def configured_sites() -> tuple[str, ...]:
+    """Return the sites that the server's configuration names."""
+    names: tuple[str, ...] = current_app.config["DAMPE_SETTINGS"].jobdb.batch_sites
+    return names
 
 
 @blueprint.get("/work/")
@@ -52,8 +59,8 @@ def work() -> dict[str, Any]:
 @shared(SHARED_SECONDS)
 def _work(database: Database, sites: tuple[str, ...], span: str) -> dict[str, Any]:
     taken = snapshots.since(database, clock.now() - SPANS[span], set(sites), hourly=span != "day")
-    statuses = [str(status) for status in MajorStatus if status is not MajorStatus.DONE]
-    return {
+    statuses = [str(status) for status in MajorStatus if status not in FINAL]
+    return _bounds(clock.now() - SPANS[span]) | {
         "times": [_seconds(one["time"]) for one in taken],
         "series": [_series(status, [one["counts"].get(status, 0) for one in taken]) for status in statuses],
     }
@@ -75,10 +82,17 @@ def ends_chart(database: Database, scopes: tuple[str, ...], span: str) -> dict[s
     begin = (now - SPANS[span]).replace(minute=0, second=0, microsecond=0)
     found = {hour["time"]: hour for hour in activity.hours(database, scopes, begin)}
     times = [begin + number * activity.HOUR for number in range(int((now - begin) / activity.HOUR) + 1)]
-    return {
+    return _bounds(begin) | {
         "times": [_seconds(time) for time in times],
         "series": [_series(status, [found.get(time, {}).get(status, 0) for time in times]) for status in ENDS],
     }
+
+
+@shared(SHARED_SECONDS)
+def ended_in_a_day(database: Database, sites: tuple[str, ...]) -> dict[str, int]:
+    """Return how many instances ended within the last 24 hours, by status."""
+    hours = activity.hours(database, [activity.of_site(site) for site in sites], clock.now() - activity.DAY)
+    return {str(status): sum(hour.get(str(status), 0) for hour in hours) for status in ENDS}
 
 
 @blueprint.get("/failures/")
@@ -159,7 +173,48 @@ def beats() -> dict[str, Any]:
     names = sorted({beat["agent"] for beat in found})
     held = {(beat["time"], beat["agent"]): beat["holds"] for beat in found}
     series = [_series(name, [held.get((time, name)) for time in times]) for name in names]
-    return {"result": "ok", "times": [_seconds(time) for time in times], "series": series}
+    begin = _bounds(clock.now() - SPANS[given.span])
+    return {"result": "ok", "times": [_seconds(time) for time in times], "series": series} | begin
+
+
+@blueprint.get("/jobs/<slug>/progress/")
+@requires(Right.READ)
+def job_progress(slug: str) -> dict[str, Any]:
+    """Return how far a job is, how fast it goes, when it will end at this pace, and how efficient it is."""
+    job = _seen(slug)
+    found = progress.of_jobs(database(), [job])[job]
+    return {
+        "result": "ok",
+        "over": found.over,
+        "total": found.total,
+        "per_hour": found.per_hour,
+        "expected_end": iso(found.expected_end) if found.expected_end else None,
+        "events": found.events,
+        "efficiency": distributions.of_job(database(), job)["efficiency"],
+    }
+
+
+@blueprint.get("/jobs/<slug>/instances/<int:number>/<any(cpu, memory):quantity>/")
+@requires(Right.READ)
+def instance_samples(slug: str, number: int, quantity: str) -> dict[str, Any]:
+    """Return CPU seconds or MB of an instance over time, with its limit and the changes of its status."""
+    found = listing.instance_detail(database(), _seen(slug), min(number, schemas.INT64))
+    samples = {_moment(sample["time"]): sample["value"] for sample in found[quantity]}  # one for each time
+    limit = found[{"cpu": "cpu_max", "memory": "mem_max"}[quantity]]
+    times = sorted(samples)
+    return {
+        "result": "ok",
+        "begin": times[0] if times else 0,
+        "end": times[-1] if times else 0,
+        "times": times,
+        "series": [_series(quantity, [samples[time] for time in times], distributions.QUANTITIES[quantity])],
+        "limits": [limit] if limit else [],
+        "marks": [{"time": _moment(entry["update"]), "status": entry["status"]} for entry in found["status_history"]],
+    }
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 @blueprint.get("/jobs/<slug>/ends/")
@@ -196,6 +251,11 @@ def _seen(slug: str) -> ObjectId:
 
 def _series(name: str, values: Sequence[float | None], unit: str = "") -> Document:
     return {"name": str(name), "unit": unit, "values": list(values)}
+
+
+def _bounds(begin: datetime) -> Document:
+    """Return where a chart begins and ends, whatever there is in it."""
+    return {"begin": _seconds(begin), "end": _seconds(clock.now())}
 
 
 def _seconds(time: datetime) -> int:

@@ -20,7 +20,7 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
             name, equals, value = part.partition("=")
             name = name.strip()
             if not equals or not NAME.fullmatch(name):
-                raise InvalidInput(f"--set-var {part.strip()!r}: expected NAME=VALUE")
+                raise InvalidInput(f"variable {part.strip()!r}: expected NAME=VALUE")
             variables[name] = _unquote(value)
     return variables
 
@@ -48,7 +48,7 @@ def _split(text: str) -> list[str]:
         elif letter in "'\"" and parts[-1].rstrip(letter).rstrip().endswith("="):
             quote = letter
     if quote:
-        raise InvalidInput(f"--set-var {text!r}: the quote {quote} is not closed")
+        raise InvalidInput(f"variables {text!r}: the quote {quote} is not closed")
     return [part for part in parts if part.strip()]
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
@@ -69,7 +70,7 @@ class Context:
             return
         table = Table(*columns)
         for row in rows:
-            table.add_row(*map(str, row))
+            table.add_row(*(Text(str(cell)) for cell in row))  # no markup in what others wrote
         Console().print(table)
 
 

@@ -3,7 +3,7 @@
 import os.path
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from DmpWorkflow.client import Client
+from DmpWorkflow.client import Client, Given
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.cli.assignments import overrides
-from DmpWorkflow.frontend.cli.common import Context, command
+from DmpWorkflow.frontend.cli.common import Context, Function, command
 from DmpWorkflow.utils.errors import InvalidInput, NotFound
+from DmpWorkflow.utils.exports import csv_lines
+from DmpWorkflow.utils.text import printable
 
 SET_VAR = click.option(
     "--set-var",
@@ -23,10 +25,28 @@ SET_VAR = click.option(
     metavar='"a=1;b=2"',
     help="Variables of these instances; may be repeated, values quoted.",
 )
+SORTS = ("created", "title", "site", "type", "progress", "failed", "total")
 SHORT = {
     "New": "new", "Submitted": "sub", "Running": "run", "Suspended": "susp", "Done": "done", "Failed": "fail",
     "Terminated": "term", "Unknown": "unkn",
 }  # fmt: skip
+
+
+INSTANCE_SORTS = ("number", "last_update", "host", "attempt", "cpu_peak", "memory_peak")
+MATCHING = (
+    click.option("--minor_status", default="", help="Only instances with this minor status."),
+    click.option("--host", default="", help="Only instances on this host."),
+    click.option("--n_min", type=click.IntRange(0), help="Only numbers above this."),
+    click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this."),
+    click.option("--text", default="", help="Only instances with this in their log."),
+)
+
+
+def matching(function: Function) -> Function:
+    """Add the options that choose instances."""
+    for option in reversed(MATCHING):
+        function = option(function)
+    return function
 
 
 @command("create", epilog="Example: dampe-cli-new-job examples/helloWorld.xml -n hello --Ninstances 10")
@@ -42,35 +62,72 @@ SHORT = {
 @SET_VAR
 @click.option("--replace", is_flag=True, help="Replace another definition of this job, if no instance is active.")
 @click.option("--priority", type=int, help="The higher, the earlier; default: the one in the XML, or 0.")
+@click.option(
+    "--check", is_flag=True, help="Make nothing: print what is wrong, or what the first instance would see."
+)
 def create(
     context: Context,
     file: Path | None,
     xml: Path | None,
     set_var: tuple[str, ...],
     depends: tuple[str, ...],
-    **given: Any,
+    check: bool,
+    **options: Any,
 ) -> None:
     """Create the jobs in an XML file, or add instances to a job that is there already."""
     path = file or xml
     if path is None or (file and xml):
         raise InvalidInput("name one XML file, as argument or with --input")
     parents = [parent.strip() for value in depends for parent in value.split(",") if parent.strip()]
-    reply = context.client().create_job(
-        path.read_bytes(),
-        title=given["name"],
-        job_type=given["job_type"],
-        site=given["site"],
-        instances=given["instances"],
+    given = Given(
+        title=options["name"],
+        job_type=options["job_type"],
+        site=options["site"],
+        instances=options["instances"],
         overrides=overrides(set_var),
         parents=parents,
-        replace=given["replace"],
-        priority=given["priority"],
+        replace=options["replace"],
+        priority=options["priority"],
     )
-    for warning in reply["warnings"]:
-        click.echo(f"warning: {path}: {warning}", err=True)
+    if check:
+        return _check(context, path, given)
+    reply = context.client().create_job(path.read_bytes(), **given)
+    _warn(path, reply["warnings"])
     for job in reply["jobs"]:
         context.say(f"Added job {job['title']} ({job['slug']}) at {job['site']}{_numbers(job)}")
     context.give(reply["jobs"])
+    return None
+
+
+def _warn(path: Path, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {path}: {warning}", err=True)
+
+
+def _check(context: Context, path: Path, given: Given) -> None:
+    """Print every problem in a line, or what would be made; ends with exit code 2 if there are problems."""
+    checked = context.client().check_job(path.read_bytes(), **given)
+    context.give(checked)
+    _warn(path, checked["warnings"])
+    for problem in checked["problems"]:
+        place = f"line {problem['line']}: " if problem["line"] is not None else ""
+        click.echo(f"error: {path}: {place}{problem['text']}", err=True)
+    if not checked["valid"]:
+        sys.exit(InvalidInput.exit_code)
+    for job in checked["jobs"]:
+        _preview(context, job)
+
+
+def _preview(context: Context, job: Mapping[str, Any]) -> None:
+    context.say(f"{job['title']} ({job['type']}) at {job['site']}, priority {job['priority']}")
+    for parent in job["parents"]:
+        context.say(f"  after {parent['title']} ({parent['slug']})")
+    context.say(f"  instances: {job['instances']}; instance {job['first']} would run {job['executable']} with")
+    for word, files in (("input", job["input_files"]), ("output", job["output_files"])):
+        for file in files:
+            context.say(f"  {word}: {file['source']} -> {file['target']}")
+    for variable in (*job["variables"], *job["automatic"]):
+        context.say(f"  {variable['name']}={variable['value']}")
 
 
 def _numbers(reply: Mapping[str, Any]) -> str:
@@ -101,10 +158,23 @@ def add(
 @click.option("--title", default="", help="Only jobs of this name.")
 @click.option("--type", "job_type", default="", help="Only jobs of this type.")
 @click.option("--site", default="", help="Only jobs of this site.")
+@click.option("--text", default="", help="Only with this in title, slug, owner or a tag.")
+@click.option("--status", default="", help="Only jobs with instances in this status.")
+@click.option("--owner", default="", help="Only jobs that this one submitted.")
+@click.option("--tag", default="", help="Only jobs with this tag.")
+@click.option(
+    "--archived", type=click.Choice(["no", "yes", "any"]), default="no", show_default=True, help="Archived ones."
+)
+@click.option(
+    "--since", default="", metavar="TIME", help="Only jobs made then or later, as 2026-01-31 or with a time."
+)
+@click.option("--until", default="", metavar="TIME", help="Only jobs made before.")
+@click.option("--sort", type=click.Choice(SORTS), default="created", show_default=True, help="What to sort by.")
+@click.option("--descending/--ascending", default=True, show_default=True, help="In which order.")
 @click.option("--limit", type=click.IntRange(1), default=50, help="At most so many.")
-def list_jobs(context: Context, title: str, job_type: str, site: str, limit: int) -> None:
+def list_jobs(context: Context, limit: int, **chosen: Any) -> None:
     """List jobs, the youngest first, with the number of instances in each status."""
-    jobs = list(context.client().jobs(title=title, job_type=job_type, site=site, most=limit))
+    jobs = list(context.client().jobs(most=limit, **chosen))
     context.give(jobs)
     if context.as_json:
         return
@@ -116,15 +186,20 @@ def list_jobs(context: Context, title: str, job_type: str, site: str, limit: int
 @command("show", epilog="Example: dampe-cli-jobs show 4f2a91c07b1e 3")
 @click.argument("job")
 @click.argument("number", required=False, type=click.IntRange(1))
-@click.option("--status", default="", help="Only instances in this status.")
+@click.option("--status", default="", help="Only instances in this status, or in these with commas.")
+@matching
+@click.option("--sort", type=click.Choice(INSTANCE_SORTS), default="number", show_default=True, help="Sort by.")
+@click.option("--ascending/--descending", default=True, show_default=True, help="In which order.")
 @click.option("--limit", type=click.IntRange(1), default=50, help="At most so many instances.")
-def show(context: Context, job: str, number: int | None, status: str, limit: int) -> None:
+def show(
+    context: Context, job: str, number: int | None, limit: int, ascending: bool, **chosen: str | int | None
+) -> None:
     """Show a job (by slug or name) and its instances, or one instance with its history and log."""
     client = context.client()
     found = _find(client, job)
     if number is not None:
         return _show_instance(context, client.instance(found["slug"], number))
-    rows = list(client.instances(found["slug"], status=status, most=limit))
+    rows = list(client.instances(found["slug"], most=limit, descending=not ascending, **_given(chosen)))
     context.give(found | {"instances": rows})
     if context.as_json:
         return None
@@ -133,6 +208,10 @@ def show(context: Context, job: str, number: int | None, status: str, limit: int
     columns = ["instance_id", "status", "minor_status", "attempt", "hostname", "batch_id", "last_update"]
     context.table(columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows])
     return None
+
+
+def _given(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in chosen.items() if value not in (None, "")}
 
 
 def _show_instance(context: Context, instance: Mapping[str, Any]) -> None:
@@ -163,7 +242,7 @@ def _find(client: Client, word: str) -> dict[str, Any]:
     try:
         return client.job(word)
     except NotFound:
-        named = list(client.jobs(title=word, most=2))
+        named = list(client.jobs(title=word, archived="any", most=2))
     if not named:
         raise NotFound(f"there is no job with the slug or name {word}")
     if len(named) > 1:
@@ -207,18 +286,9 @@ def watch(context: Context, job: str, interval: float) -> None:
     "--instance", "instances", type=click.IntRange(1), multiple=True, help="Only this instance; repeatable."
 )
 @click.option("--status", default="Any", show_default=True, help="Only instances in this status.")
-@click.option("--n_min", type=click.IntRange(0), help="Only numbers above this.")
-@click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this.")
+@matching
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def kill(
-    context: Context,
-    slug: str,
-    instances: tuple[int, ...],
-    status: str,
-    n_min: int | None,
-    n_max: int | None,
-    yes: bool,
-) -> None:
+def kill(context: Context, slug: str, instances: tuple[int, ...], yes: bool, **bounds: str | int | None) -> None:
     """End instances of a job: what waits at once, what a batch system has with its agent's next cycle."""
     client = context.client()
     job = client.job(slug)
@@ -226,8 +296,7 @@ def kill(
         if not sys.stdin.isatty():
             raise InvalidInput(f"this would end instances of {job['title']}: add --yes to do so without a question")
         click.confirm(f"End {'these' if instances else 'all such'} instances of {job['title']}?", abort=True)
-    chosen = {"instances": list(instances)} if instances else {}
-    done = client.kill(slug, **chosen, status=status, n_min=n_min, n_max=n_max)
+    done = client.kill(slug, instances=list(instances) or None, **_given(bounds))
     context.say(f"Ended {done['ended']} waiting instances; {done['ordered']} end with the next cycle of their agents")
     context.give({"ended": done["ended"], "ordered": done["ordered"]})
 
@@ -289,35 +358,68 @@ def update(
 
 @command("catalogue", epilog="Example: dampe-datacatalog -a list -s local -t root -l 10")
 @click.option("-a", "--action", type=click.Choice(["register", "setStatus", "delete", "list"]), required=True)
-@click.option("-s", "--site", default="", help="Site where the file is; default: ours.")
+@click.option(
+    "-s", "--site", default="", help="Site where the file is; default: ours; Any: all (with --long, --csv)."
+)
 @click.option("-f", "--filename", help="Full name of the file.")
-@click.option("-t", "--filetype", default="root", show_default=True, help="Type of the file.")
-@click.option("-S", "--setStatus", "status", type=click.Choice(["New", "Copied", "Orphaned"]), default="New")
+@click.option("-t", "--filetype", help="Type of the file; default: root, with --long and --csv any.")
+@click.option(
+    "-S",
+    "--setStatus",
+    "status",
+    type=click.Choice(["New", "Copied", "Orphaned"]),
+    help="Default: New, with --long and --csv any.",
+)
 @click.option("-x", "--expandVars", "expand", is_flag=True, help="Expand variables in the name.")
-@click.option("-l", "--limit", type=click.IntRange(1), default=100, show_default=True, help="List at most so many.")
+@click.option("-l", "--limit", type=click.IntRange(1), help="List at most so many; default: 100, with --csv all.")
+@click.option("--long", is_flag=True, help="List all that is known of each file; with --json as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="List all that is known of each file as CSV.")
+@click.option("--name", default="", help="Only names that begin with this (/..., root://...) or have it somewhere.")
+@click.option("--sort", type=click.Choice(["time", "name"]), default="time", help="The latest first, or by name.")
 def catalogue(
     context: Context,
     action: str,
     site: str,
     filename: str | None,
-    filetype: str,
-    status: str,
+    filetype: str | None,
+    status: str | None,
     expand: bool,
-    limit: int,
+    limit: int | None,
+    long: bool,
+    as_csv: bool,
+    name: str,
+    sort: str,
 ) -> None:
     """Register files in the data catalogue, list them, set their status or delete them."""
     site = site or context.settings.site.name
+    if action == "list" and (long or as_csv or name):
+        chosen = {"site": "" if site == "Any" else site, "filetype": filetype or "", "status": status or ""}
+        return _list_long(context, as_csv, limit, chosen | {"name": name, "sort": sort})
+    filetype, status = filetype or "root", status or "New"
     if action == "list":
-        names = context.client().files(site=site, status=status, filetype=filetype, most=limit)
+        names = context.client().files(site=site, status=status, filetype=filetype, most=limit or 100)
         context.say(f"found {len(names)} files")
-        for name in names:
-            context.say(name)
-        context.give(names)
-        return
+        for found in names:
+            context.say(printable(found))
+        return context.give(names)
     if not filename:
         raise InvalidInput(f"--filename is needed to {action}")
-    name = os.path.abspath(os.path.expandvars(filename) if expand else filename)
+    path = os.path.abspath(os.path.expandvars(filename) if expand else filename)
     state = "New" if action == "register" else status
-    done = context.client().change_file(action, name, site=site, filetype=filetype, status=state)
-    context.say(f"{action} {name}: done")
-    context.give(done)
+    done = context.client().change_file(action, path, site=site, filetype=filetype, status=state)
+    context.say(f"{action} {path}: done")
+    return context.give(done)
+
+
+FILE_COLUMNS = ("filename", "site", "filetype", "status", "created_at", "last_update")
+
+
+def _list_long(context: Context, as_csv: bool, limit: int | None, chosen: Mapping[str, str]) -> None:
+    rows = context.client().file_rows(**chosen, most=limit or (None if as_csv else 100))
+    if as_csv:
+        for line in csv_lines(FILE_COLUMNS, rows):
+            click.echo(line, nl=False)
+    elif context.as_json:
+        context.give(list(rows))
+    else:
+        context.table(FILE_COLUMNS, [[printable(row[column]) for column in FILE_COLUMNS] for row in rows])

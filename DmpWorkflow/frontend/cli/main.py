@@ -38,7 +38,24 @@ site = _group(
     sites.heartbeat,
 )
 token = _group("token", "Credentials.", server.create_token, server.list_tokens, server.revoke_token)
-dampe_server = _group("server", "Run a server and look after it.", server.run, server.init, server.check, token)
+user = _group(
+    "user",
+    "People who log in to the pages.",
+    server.create_user,
+    server.list_users,
+    server.set_password,
+    server.remove_user,
+)
+dampe_server = _group(
+    "server",
+    "Run a server and look after it.",
+    server.run,
+    server.init,
+    server.check,
+    server.maintain,
+    token,
+    user,
+)
 dampe = _group(
     "dampe",
     f"DmpWorkflow: one list of work for many small clusters.\n\n{EXIT_CODES}\n{COMPLETION}",

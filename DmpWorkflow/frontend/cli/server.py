@@ -1,18 +1,21 @@
 """Commands of a server; they work on the database itself."""
 
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from DmpWorkflow.frontend.cli.common import Context, command
-from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, InvalidInput, Unavailable
+from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, Unavailable
 
 if TYPE_CHECKING:
-    from DmpWorkflow.core.database.connection import Database
+    from DmpWorkflow.core.database.connection import Database, Document
+
+ROLE = click.Choice(["admin", "submit", "read", "site"])
 
 
 @command("run", epilog="Example: dampe-server run --port 5000 --workers 2")
@@ -75,13 +78,11 @@ def _check_database(context: Context) -> str:
 
 @command("create", epilog="Example: dampe-server token create --name cnaf --role site --site CNAF")
 @click.option("--name", required=True, help="Name of the token.")
-@click.option("--role", type=click.Choice(["admin", "submit", "read", "site"]), required=True, help="What it may do.")
+@click.option("--role", type=ROLE, required=True, help="What it may do.")
 @click.option("--site", help="The site, for the role site.")
 def create_token(context: Context, name: str, role: str, site: str | None) -> None:
     """Make a token and print it; nobody can see it again."""
-    known = context.settings.jobdb.batch_sites
-    if site and site not in known:
-        raise InvalidInput(f"site {site!r} is not known: expected one of {', '.join(known)} ([JobDB] batch_sites)")
+    context.settings.jobdb.check_site(site)
     with _database(context) as database:
         from DmpWorkflow.core.database import credentials
 
@@ -98,8 +99,12 @@ def list_tokens(context: Context) -> None:
         from DmpWorkflow.core.database import credentials
 
         tokens = credentials.all_tokens(database)
+    _list_accounts(context, tokens)
+
+
+def _list_accounts(context: Context, accounts: "Sequence[Document]") -> None:
     columns = ["name", "role", "site", "created_at", "last_used"]
-    rows = [[str(token[column] or "-") for column in columns] for token in tokens]
+    rows = [[str(account[column] or "-") for column in columns] for account in accounts]
     context.give([dict(zip(columns, row, strict=True)) for row in rows])
     if not context.as_json:
         context.table(columns, rows)
@@ -115,6 +120,92 @@ def revoke_token(context: Context, name: str) -> None:
         credentials.revoke(database, name)
     context.say(f"revoked {name}")
     context.give({"result": "ok"})
+
+
+PASSWORD_STDIN = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from standard input, instead of asking for it."
+)
+
+
+@command("create", epilog="Example: dampe-server user create --name anna --role submit")
+@click.option("--name", required=True, help="Name to log in with.")
+@click.option("--role", type=ROLE, required=True, help="What the user may do.")
+@click.option("--site", help="The site, for the role site.")
+@PASSWORD_STDIN
+def create_user(context: Context, name: str, role: str, site: str | None, password_stdin: bool) -> None:
+    """Make a user who logs in to the pages with a password."""
+    context.settings.jobdb.check_site(site)
+    password = _password(password_stdin)
+    with _database(context) as database:
+        from DmpWorkflow.core.database import users
+
+        users.create(database, name, password, role, site)
+    context.say(f"created {name}")
+    context.give({"name": name, "role": role, "site": site})
+
+
+@command("list", epilog="Example: dampe-server user list")
+def list_users(context: Context) -> None:
+    """List users."""
+    with _database(context) as database:
+        from DmpWorkflow.core.database import users
+
+        found = users.all_users(database)
+    _list_accounts(context, found)
+
+
+@command("password", epilog="Example: dampe-server user password anna")
+@click.argument("name")
+@PASSWORD_STDIN
+def set_password(context: Context, name: str, password_stdin: bool) -> None:
+    """Give a user another password; who is logged in as that user has to log in again."""
+    password = _password(password_stdin)
+    with _database(context) as database:
+        from DmpWorkflow.core.database import users
+
+        users.set_password(database, name, password)
+    context.say(f"changed the password of {name}")
+    context.give({"result": "ok"})
+
+
+@command("remove", epilog="Example: dampe-server user remove anna")
+@click.argument("name")
+def remove_user(context: Context, name: str) -> None:
+    """Remove a user, at once."""
+    with _database(context) as database:
+        from DmpWorkflow.core.database import users
+
+        users.remove(database, name)
+    context.say(f"removed {name}")
+    context.give({"result": "ok"})
+
+
+def _password(from_stdin: bool) -> str:
+    """Return the password, which is never an argument: those are seen by everybody on the machine."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    given: str = click.prompt("Password", hide_input=True, confirmation_prompt="Password again", err=True)
+    return given
+
+
+@command("maintain", epilog="Example: dampe-server maintain compare-counts")
+@click.argument("action", required=False)
+def maintain(context: Context, action: str | None) -> None:
+    """Do a maintenance ACTION; without one, list them with their last results."""
+    with _database(context) as database:
+        from DmpWorkflow.core.database import maintenance
+
+        if action:
+            done = maintenance.run(database, action, f"command line on {socket.gethostname()}")
+            context.say(done["result"])
+            context.give(done)
+            return
+        rows = maintenance.rows(database)
+    context.give(rows)
+    if context.as_json:
+        return
+    columns = ["name", "started", "ended", "by", "result"]
+    context.table(columns, [[row[column] or "-" for column in columns] for row in rows])
 
 
 @contextmanager

@@ -1,5 +1,18 @@
 """The pages: server-rendered, live through htmx, with nothing from outside."""
 
-from DmpWorkflow.frontend.pages import jobs, login, overview
+from DmpWorkflow.frontend.pages import (
+    administration,
+    catalogue,
+    highlight,
+    instance,
+    job,
+    jobs,
+    login,
+    overview,
+    sites,
+    submit,
+)
 
-__all__ = ["jobs", "login", "overview"]
+__all__ = [
+    "administration", "catalogue", "highlight", "instance", "job", "jobs", "login", "overview", "sites", "submit",
+]  # fmt: skip

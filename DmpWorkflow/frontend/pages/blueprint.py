@@ -12,11 +12,13 @@ import DmpWorkflow
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.frontend.access import Right
 from DmpWorkflow.utils.errors import AccessDenied
+from DmpWorkflow.utils.text import printable
 
 blueprint = Blueprint(
     "pages", __name__, template_folder="templates", static_folder="static", static_url_path="/static"
 )
 csrf = CSRFProtect()
+blueprint.add_app_template_filter(printable, "printable")
 
 POLICY = "; ".join(
     [
@@ -103,10 +105,18 @@ def _common() -> dict[str, Any]:
         "who": who,
         "navigation": [entry[:2] for entry in NAVIGATION if who is not None and who.role in entry[2].value],
         "asset": _asset,
+        "again": _again,
         "views": current_app.view_functions,
         "may_submit": who is not None and who.role in Right.SUBMIT.value,
+        "may_catalogue": who is not None and who.role in Right.CATALOGUE.value,
         "is_admin": who is not None and who.role == "admin",
     }
+
+
+def _again(**changes: str | None) -> str:
+    """Return the address of this page with other parameters; None leaves one out."""
+    values = {**request.args.to_dict(), **(request.view_args or {}), **changes}
+    return url_for(str(request.endpoint), **{name: value or None for name, value in values.items()})
 
 
 def _asset(name: str) -> str:
@@ -118,16 +128,6 @@ def _asset(name: str) -> str:
 def _fingerprint(name: str) -> str:
     content = files("DmpWorkflow.frontend.pages").joinpath("static", *name.split("/")).read_bytes()
     return hashlib.sha256(content).hexdigest()[:10]
-
-
-@blueprint.app_template_filter("printable")
-def printable(text: object) -> str:
-    """Return a text with its control characters shown, line ends and tabs kept."""
-    return "".join(letter if letter in "\n\t" or letter.isprintable() else _shown(letter) for letter in str(text))
-
-
-def _shown(letter: str) -> str:
-    return chr(0x2400 + ord(letter)) if ord(letter) < 32 else "\N{REPLACEMENT CHARACTER}"
 
 
 @blueprint.app_template_filter("moment")

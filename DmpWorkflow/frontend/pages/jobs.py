@@ -1,51 +1,34 @@
-"""The list of jobs, a job with its instances, an instance."""
+"""The list of jobs."""
 
-from flask import render_template
+from bson import ObjectId
+from flask import current_app, render_template
 
-from DmpWorkflow.core.database import jobs, listing
-from DmpWorkflow.frontend.access import Right, database, own_site, requires, sees
+from DmpWorkflow.core.database import job_search, progress
+from DmpWorkflow.frontend.access import Right, database, own_site, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
-from DmpWorkflow.frontend.pages.charts import curve
 from DmpWorkflow.frontend.parameters import parse
 
 JOBS_ON_A_PAGE = 50
-INSTANCES_ON_A_PAGE = 100
 
 
 @blueprint.get("/jobs/")
 @requires(Right.READ)
 def job_list() -> str:
-    """Show jobs, the youngest first."""
+    """Show the jobs that match, the youngest first or in another order."""
     given = parse(schemas.JobQuery)
-    site = own_site() or given.site
-    found, cursor = listing.jobs_page(database(), JOBS_ON_A_PAGE, given.before, given.title, given.type, site)
-    return render_template("jobs.html", jobs=found, cursor=cursor, given=given)
-
-
-@blueprint.get("/jobs/<slug>")
-@requires(Right.READ)
-def job(slug: str) -> str:
-    """Show a job with its instances."""
-    given = parse(schemas.InstanceQuery)
-    found = jobs.by_slug(database(), slug)
-    sees(found)
-    rows, after = listing.instances_page(database(), found["_id"], INSTANCES_ON_A_PAGE, given.after, given.status)
-    shown = listing.job_summary(database(), found)
-    return render_template("job.html", job=shown, instances=rows, after=after, given=given)
-
-
-@blueprint.get("/jobs/<slug>/<int:number>")
-@requires(Right.READ)
-def instance(slug: str, number: int) -> str:
-    """Show an instance with its history, resources and log."""
-    found = jobs.by_slug(database(), slug)
-    sees(found)
-    shown = listing.instance_detail(database(), found["_id"], min(number, schemas.INT64))
-    curves = [
-        curve("CPU time", "s", shown["cpu"], shown["cpu_max"]),
-        curve("Memory", "MB", shown["memory"], shown["mem_max"]),
-    ]
+    chosen = given.chosen(own_site() or given.site)
+    page = job_search.search(database(), chosen, given.sort, given.descending, JOBS_ON_A_PAGE, given.before)
+    found = progress.of_jobs(database(), [ObjectId(row["id"]) for row in page.rows])
+    words = current_app.config["DAMPE_SETTINGS"].jobdb
     return render_template(
-        "instance.html", job=found, instance=shown, curves=[drawn for drawn in curves if drawn is not None]
+        "jobs.html",
+        given=given,
+        jobs=page.rows,
+        progress={str(job): how for job, how in found.items()},
+        cursor=page.next,
+        matching=page.matching,
+        filtered=chosen != job_search.JobFilter(site=own_site()),
+        sites=(own_site(),) if own_site() else words.batch_sites,
+        types=words.task_types,
     )

@@ -1,5 +1,6 @@
 "use strict";
-// Draws what the server says as JSON: {times | edges, series: [{name, unit, values}], limits, marks}. Colours are the style's.
+// Draws what the server says as JSON: {times | edges, begin, end, series: [{name, unit, values}], limits, marks}. Colours are
+// those of the style.
 
 const CHART_SECONDS = 60;
 const HEIGHT = 190;
@@ -22,7 +23,7 @@ function axes(extra) {
 }
 
 // Each area stands on those before it; uPlot draws the sums and fills between them.
-function stacked(data) {
+function stacked(data, stepped) {
   const sums = new Array(data.times.length).fill(0);
   const values = data.series.map((one) => one.values.map((value, at) => (sums[at] += value)));
   const series = data.series.map((one, at) => ({
@@ -31,6 +32,7 @@ function stacked(data) {
     fill: colour(one.name),
     width: 1,
     points: { show: false },
+    paths: stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
     value: (_, __, ___, at_) => (at_ === null ? "–" : short(one.values[at_])),
   }));
   // The highest sum is painted first, so that the lower ones lie over it.
@@ -110,12 +112,12 @@ function options(data, kind, width) {
       values: [data.edges, [...one.values, 0]],
     };
   }
-  const drawn = kind === "stacked" ? stacked(data) : lines(data);
+  const drawn = kind === "lines" ? lines(data) : stacked(data, kind === "stacked-steps");
   const top = Math.max(1e-9, ...(kind === "lines" ? data.limits ?? [] : []));
   return {
     options: {
       ...shared,
-      scales: { y: { range: (_, __, most) => [0, Math.max(most ?? 0, top < 4 * (most ?? 0) ? top : 0) * 1.08 || 1] } },
+      scales: { x: { range: (_, least, most) => [data.begin ?? least, data.end ?? most] }, y: { range: (_, __, most) => [0, Math.max(most ?? 0, top < 4 * (most ?? 0) ? top : 0) * 1.08 || 1] } },
       axes: axes({ values: [
         [86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 0],
         [3600, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 0],

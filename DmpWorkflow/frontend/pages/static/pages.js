@@ -19,7 +19,7 @@ function localise(root) {
 
 function refresh() {
   const live = document.getElementById("live");
-  const reading = window.getSelection().toString() !== "" || document.querySelector("dialog[open]");
+  const reading = window.getSelection().toString() !== "" || document.querySelector("dialog[open], #live input:checked");
   if (live && !document.hidden && !reading) htmx.trigger(live, "live");
 }
 
@@ -43,6 +43,13 @@ document.addEventListener("click", (event) => {
   if (opener) document.getElementById(opener.dataset.opens).showModal();
   const closer = event.target.closest("[data-closes]");
   if (closer) closer.closest("dialog").close();
+});
+
+// One mark for all rows of a page.
+document.addEventListener("change", (event) => {
+  const name = event.target.dataset.marks;
+  if (!name) return;
+  for (const box of document.querySelectorAll(`input[type=checkbox][name="${name}"]`)) box.checked = event.target.checked;
 });
 
 // A dangerous button works once the name is typed.
