@@ -121,12 +121,16 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _job(job: PlannedJob, job_id: ObjectId, parents: tuple[ObjectId, ...], seed: str) -> Document:
     new = jobs.NewJob(
-        job.title, job.type, job.site.name, job.xml.decode(), job.release, job.priority, dependencies=parents
+        job.title, job.type, job.site.name, job.xml.decode(), job.release, job.priority, parents, job.owner
     )
-    return {
-        "_id": job_id, "_cls": "Job", "slug": job.slug(seed), "created_at": datetime.fromtimestamp(job.created, UTC),
-        "allotted": job.instances, "creations": [], **new.key, **jobs._definition(new),
-    }  # fmt: skip
+    return jobs.new_document(new) | {
+        "_id": job_id,
+        "slug": job.slug(seed),
+        "created_at": datetime.fromtimestamp(job.created, UTC),
+        "allotted": job.instances,
+        "tags": list(job.tags),
+        "archived": job.archived,
+    }
 
 
 def _slots(job_id: ObjectId, job: PlannedJob, tally: Tally) -> list[Document]:

@@ -17,6 +17,7 @@ from scripts.demo_plan import HOUR, Calendar, Family, PlannedJob
 
 CPU_LIMIT, MEMORY_LIMIT = 86400.0, 4000.0  # seconds and MB of every attempt
 QUARTER = 900.0
+EVENTS = 10_000  # of an attempt that ended well
 MOST_ATTEMPTS = 3
 DETAILED = 0.01  # of those that ended well: with samples and a log
 SUSPENDED = 0.01  # of those that run
@@ -248,6 +249,7 @@ class History:
         }  # fmt: skip
         del document["claim"]
         if ending is DONE:
+            document["Nevents"] = EVENTS
             document["status_history"].append(
                 _entry("Running", "PreparingOutputData", _time(attempt.ended - min(3.0, attempt.wall / 9)))
             )
@@ -287,7 +289,9 @@ class History:
     def _note_end(self, job: PlannedJob, job_id: ObjectId, attempt: Attempt, document: Document) -> None:
         site, ending = job.site.name, attempt.ending
         self.tally.hosts[site, attempt.host, int(attempt.ended // (24 * HOUR)), ending.status] += 1
-        if ending is not DONE:
+        if ending is DONE:
+            self.tally.used[job_id]["events"] += EVENTS
+        else:
             self.tally.failures[site, ending.status, ending.minor, int(attempt.ended // HOUR)] += 1
         used = self.tally.used[job_id]
         cpu, wall = document["cpu_peak"], attempt.wall

@@ -55,6 +55,7 @@ PARTICLES = ("allProton", "allElectron", "allGamma", "allHe4", "allC12", "allFe5
 RELEASES = ("v6r0p1", "v6r0p10", "v5r4p2", "v6r0p15")
 ENERGIES = ("1GeV_10GeV", "10GeV_100GeV", "100GeV_1TeV", "1TeV_10TeV", "10TeV_100TeV", "100TeV_1PeV")
 PEOPLE = ("anna", "valentina", "stephan", "xiaojun", "ivan")
+TAGS = ("paper-2026", "calibration", "urgent", "validation", "release-check")
 STUDIES = ("photon-skim", "electron-id", "alignment", "psd-charge", "trigger-study")
 # Families of jobs: type and suffix of each member, each the parent of the next.
 MONTE_CARLO = (("Generation", ""), ("Digitization", "-digi"), ("Reconstruction", "-reco"))
@@ -85,6 +86,9 @@ class PlannedJob:
     memory: float  # median peak, MB
     failing: float  # fraction
     usual: int  # which kind of failure is the usual one
+    owner: str
+    tags: tuple[str, ...]
+    archived: bool = False
     showcase: bool = False
 
     @property
@@ -153,10 +157,12 @@ def plan(seed: str, now: datetime, jobs: int, instances: int, taken: frozenset[s
     until = office.work(now.timestamp())
     created = [office.time(dice.random() * until) for _ in shapes]
     created[0] = now.timestamp() - 36 * HOUR
-    return [
+    archived = now.timestamp() - 25 * 24 * HOUR
+    families = [
         _family(dice, shape, size, time, titles[_kind(shape[0][0])].pop(), showcase=position == 0)
         for position, (shape, size, time) in enumerate(zip(shapes, sizes, created, strict=True))
     ]
+    return [tuple(replace(job, archived=job.created < archived) for job in family) for family in families]
 
 
 def _shapes(dice: random.Random, jobs: int) -> list[Sequence[tuple[str, str]]]:
@@ -223,6 +229,8 @@ def _family(
         memory=dice.uniform(500, 2500),
         failing=0.08 if showcase else min(dice.lognormvariate(-3.5, 0.9), 0.4),
         usual=dice.randrange(100),
+        owner=dice.choice(PEOPLE),
+        tags=tuple(dice.sample(TAGS, dice.choice((0, 1, 1, 2)))),
         showcase=showcase,
     )
     return tuple(
