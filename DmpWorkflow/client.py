@@ -45,6 +45,7 @@ ERRORS: Mapping[int, type[DmpWorkflowError]] = {
     422: InvalidInput,
 }
 MOST_REPORTS = 1000  # in one request
+PART_OF_A_FILE = 64 * 1024  # bytes
 BUSY = (429, 502, 503, 504)
 
 
@@ -145,6 +146,31 @@ class Client:
         found: Json = self._call("GET", f"/job/{quote(slug, safe='')}/")["job"]
         return found
 
+    def change_job(
+        self,
+        slug: str,
+        *,
+        priority: int | None = None,
+        tags: Sequence[str] | None = None,
+        archived: bool | None = None,
+    ) -> Json:
+        """Change what is given of a job, and return the job; one with unfinished instances cannot be archived."""
+        given = {"priority": priority, "tags": None if tags is None else list(tags), "archived": archived}
+        body = {name: value for name, value in given.items() if value is not None}
+        changed: Json = self._call("PATCH", f"/job/{quote(slug, safe='')}/", json=body)["job"]
+        return changed
+
+    def remove_job(self, slug: str, title: str) -> int:
+        """Remove a job, ``title`` being its name for safety, with all its instances; returns how many these were."""
+        reply = self._call("DELETE", f"/job/{quote(slug, safe='')}/", once=True, json={"confirm": title})
+        number: int = reply["removed"]
+        return number
+
+    def clone_job(self, slug: str, title: str, instances: int = 0) -> Json:
+        """Make a job of another name from a job's XML and parents; returns what create_job does."""
+        body = {"title": title, "n_instances": instances}
+        return self._call("POST", f"/job/{quote(slug, safe='')}/clone/", once=True, json=body)
+
     def instances(
         self, slug: str, *, status: str = "", after: int | None = None, most: int | None = None, **chosen: Any
     ) -> Iterator[Json]:
@@ -166,6 +192,17 @@ class Client:
             if page["next"] is None:
                 return
             query["after"] = page["next"]
+
+    def export(self, slug: str, file_format: str = "csv", **chosen: Any) -> Iterator[bytes]:
+        """Iterate over parts of a file, "csv" or "json", of a job's instances; ``chosen`` as for ``instances``."""
+        path, query = f"/job/{quote(slug, safe='')}/export/", {"format": file_format} | chosen
+        with self._send("GET", path, once=False, params=query, stream=True) as reply:
+            if not reply.ok or reply.is_redirect:
+                self._read(reply)  # raises what that means
+            try:
+                yield from reply.iter_content(PART_OF_A_FILE)
+            except requests.RequestException as error:
+                raise Unavailable(f"{self.url} broke off: what came is not complete") from error
 
     def instance(self, slug: str, number: int) -> Json:
         """Return all that is known of one instance."""
@@ -354,17 +391,19 @@ class Client:
         return done
 
     def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:
-        """Send a request; unless ``once``, again if the server does not answer."""
+        """Send a request and return its reply; unless ``once``, again if the server does not answer."""
+        return self._read(self._send(method, path, once, **content))
+
+    def _send(self, method: str, path: str, once: bool, **content: Any) -> requests.Response:
         session = self._once if once else self._repeating
         try:
-            reply = session.request(
+            return session.request(
                 method, self.url + path, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, **content
             )
         except requests.exceptions.SSLError as error:
             raise Unavailable(f"{self.url}: its certificate is not trusted: set ca_file in [server]") from error
         except requests.RequestException as error:
             raise Unavailable(f"{self.url} does not answer: check [server] url and the network") from error
-        return self._read(reply)
 
     def _read(self, reply: requests.Response) -> Json:
         if reply.is_redirect:

@@ -100,7 +100,7 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path)
         try:
             if requests.get(f"{url}/health", timeout=5).ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):  # not yet, or on a busy machine
             time.sleep(0.05)
     pytest.fail(f"the server did not answer within {START_SECONDS} s: {log.read_text()}")
 

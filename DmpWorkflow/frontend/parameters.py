@@ -38,10 +38,13 @@ def is_old_style() -> bool:
 def parameters() -> dict[str, Any]:
     """Return all parameters: query string, form and JSON body alike."""
     found: dict[str, Any] = request.args.to_dict() | request.form.to_dict()
-    return found | (_json_object() if request.is_json else {})
+    return found | (json_object() if request.is_json else {})
 
 
-def _json_object() -> dict[str, Any]:
+def json_object() -> dict[str, Any]:
+    """Return the JSON object in the body; raises Malformed."""
+    if not request.is_json:
+        raise Malformed("the body must be a JSON object")
     try:
         body = request.get_json()
     except (BadRequest, RecursionError) as error:

@@ -2,7 +2,10 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_private(target: Path, content: bytes, durable: bool = True) -> None:
@@ -23,6 +26,19 @@ def write_private(target: Path, content: bytes, durable: bool = True) -> None:
         raise
     if durable:
         _sync_folder(target.parent)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[BinaryIO]:
+    """Give a stream to write to, which gets its place as ``target`` once all is written; else nothing is left."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as stream:
+            yield stream
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

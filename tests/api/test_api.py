@@ -217,6 +217,7 @@ ROUTES: list[tuple[str, str, str]] = [
     ("GET", "/job/nosuch/", "admin submit read site"),
     ("GET", "/job/nosuch/instances/", "admin submit read site"),
     ("GET", "/job/nosuch/instances/1/", "admin submit read site"),
+    ("GET", "/job/nosuch/export/", "admin submit read site"),
     ("GET", "/jobstatus/", "admin submit read site"),
     ("GET", "/datacat/", "admin submit read site"),
     ("GET", "/datacat/files/", "admin submit read site"),
@@ -225,6 +226,9 @@ ROUTES: list[tuple[str, str, str]] = [
     ("POST", "/jobInstances/", "admin submit"),
     ("POST", "/rollback/", "admin submit"),
     ("POST", "/kill/", "admin submit"),
+    ("PATCH", "/job/nosuch/", "admin submit"),
+    ("DELETE", "/job/nosuch/", "admin submit"),
+    ("POST", "/job/nosuch/clone/", "admin submit"),
     ("GET", "/newjobs/", "admin site"),
     ("POST", "/newjobs/", "admin site"),
     ("POST", "/agents/heartbeat/", "admin site"),
@@ -254,7 +258,7 @@ def test_every_route_with_every_role(call: Call, served: Served, method: str, pa
     allowed = set()
     for role, token in (tokens | {"attempt": attempt, "-": None}).items():
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        body: dict[str, Any] = {"json": {"site": "local"}} if method == "POST" else {"params": {"site": "local"}}
+        body: dict[str, Any] = {"params" if method == "GET" else "json": {"site": "local"}}
         reply = requests.request(method, served.url + path, headers=headers, timeout=60, **body)
         if reply.status_code not in (401, 403):
             allowed.add(role)

@@ -110,6 +110,35 @@ def test_instances_are_added_and_changed_by_hand(shell: Shell) -> None:
     assert json.loads(detail["overrides"])["MetaData"] == [{"name": "A", "value": "x;y=z", "var_type": "string"}]
 
 
+def test_jobs_are_changed_copied_exported_and_removed(shell: Shell) -> None:
+    jobs = "dampe-cli-jobs"
+    shell.run("dampe-cli-new-job", str(ROOT / "examples" / "helloWorld.xml"), "-n", "kept", "--Ninstances", "2")
+    assert shell.run(jobs, "priority", "kept", "7") == "kept: priority 7\n"
+    assert shell.run(jobs, "priority", "kept", "--", "-7") == "kept: priority -7\n"
+    assert shell.run(jobs, "tag", "kept", "flight", "v6") == "kept: tags flight, v6\n"
+    assert [job["title"] for job in shell.json(jobs, "list", "--tag", "flight", "--sort", "title")] == ["kept"]
+    assert shell.run(jobs, "tag", "kept") == "kept: no tags\n"
+    shell.run(jobs, "archive", "kept", code=4)
+    assert "instance 1 is New" in shell.stderr
+    assert "Added job again (" in shell.run(jobs, "clone", "kept", "again", "--Ninstances", "3")
+    assert "instances 1 to 3" in shell.run(jobs, "clone", "kept", "thrice", "--Ninstances", "3")
+    assert len(shell.run(jobs, "export", "again", "--n_max", "2").splitlines()) == 3
+    target = shell.folder / "again.json"
+    assert shell.run(jobs, "export", "again", "--format", "json", "--output", str(target)) == f"Wrote {target}\n"
+    assert [row["number"] for row in json.loads(target.read_text())] == [1, 2, 3]
+    shell.run(jobs, "export", "again", "--output", "/nowhere/x.csv", code=2)
+    assert shell.stderr == "error: cannot write /nowhere/x.csv: No such file or directory\n"
+    shell.run(jobs, "kill", shell.json(jobs, "show", "kept")["slug"], "--yes")
+    assert len(shell.json(jobs, "show", "kept", "--minor_status", "KilledByUser", "--descending")["instances"]) == 2
+    assert shell.run(jobs, "archive", "kept") == "kept: archived\n"
+    assert shell.json(jobs, "list", "--title", "kept") == []
+    assert shell.run(jobs, "unarchive", "kept") == "kept: no longer archived\n"
+    shell.run(jobs, "remove", "kept", code=2)
+    assert "add --yes" in shell.stderr
+    assert shell.run(jobs, "remove", "kept", "--yes") == "Removed kept and 2 instances\n"
+    shell.run(jobs, "show", "kept", code=3)
+
+
 def test_a_dry_run_claims_nothing(shell: Shell, served: Served) -> None:
     shell.run("dampe-cli-new-job", str(ROOT / "examples" / "helloWorld.xml"), "-n", "dry", "--Ninstances", "4")
     assert "would claim at most 3" in shell.run("dampe-cli-fetch-new-jobs", "-d", "-c", "3")

@@ -83,11 +83,16 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     assert send("GET", "/job/")["jobs"]
     send("GET", f"/job/{slug}/", "/job/{slug}/")
     assert send("GET", f"/job/{slug}/instances/", "/job/{slug}/instances/")["instances"]
+    assert len(send("GET", f"/job/{slug}/export/", "/job/{slug}/export/", params={"format": "json"})) == 4
     assert send("GET", "/jobstatus/", params={"title": "described", "type": "User"})["jobs"]
     send("POST", "/rollback/", json={"job": slug, "instances": [1]})
     detail = send("GET", f"/job/{slug}/instances/1/", "/job/{slug}/instances/{number}/")["instance"]
     assert detail["attempts"]
     assert send("POST", "/kill/", json={"job": slug, "instances": [1]})["ended"] == 1
+    changed = send("PATCH", f"/job/{slug}/", "/job/{slug}/", json={"priority": 1, "tags": ["a"]})["job"]
+    assert changed["tags"] == ["a"]
+    copy = send("POST", f"/job/{slug}/clone/", "/job/{slug}/clone/", json={"title": "copy"})["jobs"][0]["slug"]
+    send("DELETE", f"/job/{copy}/", "/job/{slug}/", json={"confirm": "copy"})
     send("POST", "/datacat/", json={"filename": "/a", "site": "local", "action": "register"})
     assert send("GET", "/datacat/")["files"]
     admin = "/administration"

@@ -36,7 +36,8 @@ def hold_back(database: Database, parent: ObjectId, numbers: Sequence[int], sess
 def _update(
     database: Database, parent: ObjectId, chosen: Document, waiting_for: Document, session: ClientSession
 ) -> None:
-    jobs = [job["_id"] for job in database.jobs.find({"dependencies": parent}, {"_id": 1}, session=session)]
+    open_children = {"dependencies": parent, "removing": {"$ne": True}}
+    jobs = [job["_id"] for job in database.jobs.find(open_children, {"_id": 1}, session=session)]
     if jobs:
         database.instances.update_many(
             chosen | {"job": {"$in": jobs}},

@@ -8,7 +8,7 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import clock, counts
+from DmpWorkflow.core.database import clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
@@ -24,7 +24,8 @@ def create_instances(
     """Add ``number`` instances with the overrides ``body`` (JSON text) to ``job`` and return their numbers.
 
     They continue where the job left off, without gaps or duplicates also under concurrent requests. ``first``, if
-    given, must be the next number (Conflict otherwise). Raises InvalidInput for a number out of bounds.
+    given, must be the next number (Conflict otherwise, and for an archived job). Raises InvalidInput
+    for a number out of bounds.
     """
     if not 0 <= number <= MOST_AT_ONCE:
         raise InvalidInput(f"n_instances is {number}: expected 0 to {MOST_AT_ONCE}")
@@ -41,7 +42,8 @@ def complete_creations(database: Database, job: ObjectId) -> None:
 
 def _allot(database: Database, job: ObjectId, number: int, body: str, first: int | None) -> range:
     # A pipeline, so that the note can say which numbers this very update gave away.
-    guard: Document = {"_id": job} if first is None else {"_id": job, "allotted": first - 1}
+    guard: Document = {"_id": job, "archived": {"$ne": True}, "removing": {"$ne": True}}
+    guard |= {} if first is None else {"allotted": first - 1}
     note = {"next": {"$add": ["$allotted", 1]}, "last": {"$add": ["$allotted", number]}, "body": {"$literal": body}}
     changed = database.jobs.find_one_and_update(
         guard,
@@ -59,13 +61,14 @@ def _allot(database: Database, job: ObjectId, number: int, body: str, first: int
     if changed is None:
         if not database.jobs.find_one({"_id": job}, {"_id": 1}):
             raise NotFound(f"Could not find job {job}")
+        jobs.check_open(database, job)
         raise Conflict(f"instance {first} is not the next one of job {job}")
     return range(changed["allotted"] - number + 1, changed["allotted"] + 1)
 
 
 def _fill_chunk(database: Database, job_id: ObjectId, session: ClientSession) -> bool:
     job = database.jobs.find_one({"_id": job_id}, session=session)
-    if job is None or not job["creations"]:
+    if job is None or not job["creations"] or job.get("removing"):
         return False
     note = job["creations"][0]
     last = min(note["next"] + CHUNK - 1, note["last"])

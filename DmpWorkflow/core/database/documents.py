@@ -36,7 +36,10 @@ def _meta(collection: str, indexes: list[Any], inheritance: bool = True) -> dict
 
 
 class Job(Document):
-    """A job; ``allotted`` is the highest instance number given away, ``creations`` those not all stored yet."""
+    """A job; ``allotted`` is the highest instance number given away, ``creations`` those not all stored yet.
+
+    Of one that is ``archived``, or whose ``removing`` has begun, no instance becomes New any more.
+    """
 
     meta: ClassVar[dict[str, Any]] = _meta(
         "job",
@@ -63,6 +66,7 @@ class Job(Document):
     owner = StringField(default="")
     tags = ListField(StringField())
     archived = BooleanField(default=False)
+    removing = BooleanField()
 
 
 class JobInstance(Document):

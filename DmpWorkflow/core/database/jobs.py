@@ -77,6 +77,13 @@ def existing(
     return found
 
 
+def _hold_parents(database: Database, new: NewJob, session: ClientSession) -> None:
+    for parent in new.dependencies:
+        counts.lock(database, parent, session)  # against its removal at the same time
+        if not database.jobs.find_one({"_id": parent, "removing": {"$ne": True}}, {"_id": 1}, session=session):
+            raise Conflict(f"job {new.title!r} cannot depend on {parent}, which is being removed")
+
+
 def definition_of(new: NewJob) -> Document:
     """Return the part of a job that another submission of it may replace."""
     return {
@@ -106,6 +113,7 @@ def new_document(new: NewJob) -> Document:
 
 
 def _insert(database: Database, new: NewJob, session: ClientSession) -> Document:
+    _hold_parents(database, new, session)
     job = new_document(new)
     database.jobs.insert_one(job, session=session)
     counts.create(database, job["_id"], new.site, session)
@@ -114,17 +122,32 @@ def _insert(database: Database, new: NewJob, session: ClientSession) -> Document
 
 def _replace(database: Database, new: NewJob, found: Document, session: ClientSession) -> Document:
     counts.lock(database, found["_id"], session)  # no status changes while we look
-    busy = {"job": found["_id"], "$or": [{"status": {"$in": sorted(ACTIVE)}}, {"claim.expires": {"$exists": True}}]}
-    if active := database.instances.find_one(busy, {"instanceId": 1, "status": 1}, session=session):
+    if active := database.instances.find_one(busy(found["_id"]), {"instanceId": 1, "status": 1}, session=session):
         raise Conflict(
             f"job {new.title!r} cannot be replaced: instance {active['instanceId']} is {active['status']} or claimed"
         )
     if found["dependencies"] != list(new.dependencies) and found["allotted"]:
         raise Conflict(f"job {new.title!r} has instances: its parents cannot be replaced")
+    _hold_parents(database, new, session)
     definition = definition_of(new)
     database.jobs.update_one({"_id": found["_id"]}, {"$set": definition}, session=session)
     database.instances.update_many({"job": found["_id"]}, {"$set": {"priority": new.priority}}, session=session)
     return found | definition
+
+
+def busy(job: ObjectId) -> Document:
+    """Return a query for the instances of ``job`` that an agent has, or is about to take."""
+    return {"job": job, "$or": [{"status": {"$in": sorted(ACTIVE)}}, {"claim.expires": {"$exists": True}}]}
+
+
+def check_open(database: Database, job: ObjectId, session: ClientSession | None = None) -> None:
+    """Raise Conflict if the job is archived or being removed, so that no instance of it may become New."""
+    closed = {"_id": job, "$or": [{"archived": True}, {"removing": True}]}
+    found = database.jobs.find_one(closed, {"title": 1, "removing": 1}, session=session)
+    if found and found.get("removing"):
+        raise Conflict(f"job {found['title']!r} is being removed")
+    if found:
+        raise Conflict(f"job {found['title']!r} is archived: take it out of the archive first")
 
 
 def by_id(database: Database, job: ObjectId) -> Document:

@@ -7,7 +7,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import children, clock, counts
+from DmpWorkflow.core.database import children, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import AWAITING
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -30,7 +30,7 @@ def roll_back(database: Database, job: ObjectId, numbers: Sequence[int], body: s
     """Set these instances of ``job`` to New, whatever they are, and return how many there were.
 
     No attempt is current then: what still runs of an earlier one is refused. ``body``, if given, replaces the
-    overrides (JSON text).
+    overrides (JSON text). Raises Conflict for a job that is archived.
     """
     changed = 0
     for chunk in map(list, in_parts(numbers, CHUNK)):
@@ -41,6 +41,7 @@ def roll_back(database: Database, job: ObjectId, numbers: Sequence[int], body: s
 def _chunk(
     database: Database, job: ObjectId, numbers: Sequence[int], body: str | None, session: ClientSession
 ) -> int:
+    jobs.check_open(database, job, session)
     chosen = {"job": job, "instanceId": {"$in": list(numbers)}}
     before = list(database.instances.find(chosen, {"instanceId": 1, "status": 1}, session=session))
     database.instances.update_many(chosen, _pipeline(body), session=session)

@@ -131,6 +131,28 @@ def _check_job(
         check.new.append(new)
 
 
+def clone(
+    database: Database, original: Document, title: str, instances: int, owner: str, words: Words
+) -> tuple[list[Document], list[str]]:
+    """Make a job of the name ``title`` from the XML, the priority and the parents of another one, as submit_xml does.
+
+    Raises Conflict if there is one of that name, type and site.
+    """
+    key = {"title": title, "type": original["type"], "execution_site": original["execution_site"]}
+    if database.jobs.find_one(key, {"_id": 1}):
+        raise Conflict(f"there is a job {title!r} (type {original['type']}) already: choose another name")
+    parents = database.jobs.find({"_id": {"$in": original["dependencies"]}}, {"slug": 1})
+    submission = Submission(
+        xml=original["body"].encode(),
+        title=title,
+        instances=instances,
+        parents=tuple(parent["slug"] for parent in parents),
+        priority=original["priority"],
+        owner=owner,
+    )
+    return submit_xml(database, submission, words)
+
+
 def _new_job(
     definition: JobDefinition, submission: Submission, parents: Sequence[Document], words: Words, check: Check
 ) -> jobs.NewJob | None:

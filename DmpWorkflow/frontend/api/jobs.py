@@ -3,20 +3,23 @@
 from typing import Any
 
 from bson import ObjectId
-from flask import Blueprint, request
+from flask import Blueprint, Response, request
 
-from DmpWorkflow.core.database import instance_search, job_search, jobs, listing
+from DmpWorkflow.core.database import export, instance_search, job_changes, job_search, jobs, listing
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
+from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
-from DmpWorkflow.core.database.submission import Submission, check_xml, submit_xml
+from DmpWorkflow.core.database.submission import Submission, check_xml, clone, submit_xml
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
-from DmpWorkflow.frontend.parameters import Malformed, overrides, parameters, parse, words
+from DmpWorkflow.frontend.parameters import Malformed, json_object, overrides, parse, words
+from DmpWorkflow.utils.errors import InvalidInput
 
 blueprint = Blueprint("jobs", __name__)
 
+EXPORTS = {"csv": (export.as_csv, "text/csv"), "json": (export.as_json, "application/json")}
 NO_PARENT = ("", "None")
 
 
@@ -101,6 +104,36 @@ def show_job(slug: str) -> dict[str, Any]:
     return {"result": "ok", "job": listing.job_summary(database(), _seen(slug))}
 
 
+@blueprint.patch("/job/<slug>/")
+@requires(Right.SUBMIT)
+def change_job(slug: str) -> dict[str, Any]:
+    """Change priority, tags, or whether it is archived."""
+    given = parse(schemas.JobChange, json_object())
+    job_changes.change(database(), jobs.by_slug(database(), slug), JobChanges(**given.model_dump()))
+    return {"result": "ok", "job": listing.job_summary(database(), jobs.by_slug(database(), slug))}
+
+
+@blueprint.delete("/job/<slug>/")
+@requires(Right.SUBMIT)
+def remove_job(slug: str) -> dict[str, Any]:
+    """Remove a job with all its instances; its title confirms that it is meant."""
+    given = parse(schemas.Removal, json_object())
+    job = jobs.by_slug(database(), slug)
+    if given.confirm != job["title"]:
+        raise InvalidInput(f"confirm: {given.confirm[:40]!r} is not the title of this job: nothing was removed")
+    return {"result": "ok", "removed": job_changes.remove(database(), job)}
+
+
+@blueprint.post("/job/<slug>/clone/")
+@requires(Right.SUBMIT)
+def clone_job(slug: str) -> dict[str, Any]:
+    """Make a job of another name from the XML and the parents of this one."""
+    given = parse(schemas.NewClone, json_object())
+    original = jobs.by_slug(database(), slug)
+    rows, warnings = clone(database(), original, given.title, given.n_instances, owner(), words())
+    return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
+
+
 @blueprint.get("/job/<slug>/instances/")
 @requires(Right.READ)
 def list_instances(slug: str) -> dict[str, Any]:
@@ -110,6 +143,18 @@ def list_instances(slug: str) -> dict[str, Any]:
         database(), _seen(slug)["_id"], given.chosen(), given.sort, given.descending, given.limit, given.after
     )
     return {"result": "ok", "instances": rows, "next": after}
+
+
+@blueprint.get("/job/<slug>/export/")
+@requires(Right.READ)
+def export_instances(slug: str) -> Response:
+    """Return the instances of a job that match as a file, CSV or JSON."""
+    given = parse(schemas.ExportQuery)
+    job = _seen(slug)
+    write, kind = EXPORTS[given.format]
+    reply = Response(write(export.rows(database(), job, given.chosen())), mimetype=kind)
+    reply.headers["Content-Disposition"] = f'attachment; filename="{job["slug"]}.{given.format}"'
+    return reply
 
 
 @blueprint.get("/job/<slug>/instances/<int:number>/")
@@ -130,9 +175,7 @@ def _seen(slug: str) -> Document:
 @requires(Right.SUBMIT)
 def roll_back_instances() -> dict[str, Any]:
     """Roll instances of a job back: those named, or all that match."""
-    if not request.is_json:
-        raise Malformed("the body must be a JSON object")
-    given = parse(schemas.RollBack, parameters())
+    given = parse(schemas.RollBack, json_object())
     job = _by_slug_or_id(given.job)
     numbers = given.instances
     if numbers is None:
@@ -145,9 +188,7 @@ def roll_back_instances() -> dict[str, Any]:
 @requires(Right.SUBMIT)
 def kill_instances() -> dict[str, Any]:
     """End instances of a job: those named, or all that match."""
-    if not request.is_json:
-        raise Malformed("the body must be a JSON object")
-    given = parse(schemas.Kill, parameters())
+    given = parse(schemas.Kill, json_object())
     job = _by_slug_or_id(given.job)
     numbers = given.instances
     if numbers is None:

@@ -37,6 +37,10 @@ REQUESTS: dict[str, Takes] = {
     "jobs.check_job": Takes(schemas.NewJob, file=True),
     "jobs.add_instances": Takes(schemas.NewInstances, json=True, form=True),
     "jobs.list_jobs": Takes(schemas.JobQuery, query=True),
+    "jobs.export_instances": Takes(schemas.ExportQuery, query=True),
+    "jobs.change_job": Takes(schemas.JobChange, json=True),
+    "jobs.remove_job": Takes(schemas.Removal, json=True),
+    "jobs.clone_job": Takes(schemas.NewClone, json=True),
     "jobs.list_instances": Takes(schemas.InstanceQuery, query=True),
     "jobs.roll_back_instances": Takes(schemas.RollBack, json=True),
     "jobs.kill_instances": Takes(schemas.Kill, json=True),
@@ -73,6 +77,9 @@ REPLIES: dict[str, type[BaseModel]] = {
     "jobs.add_instances": replies.MadeInstances,
     "jobs.list_jobs": replies.Jobs,
     "jobs.show_job": replies.OneJob,
+    "jobs.change_job": replies.OneJob,
+    "jobs.remove_job": replies.Removed,
+    "jobs.clone_job": replies.MadeJobs,
     "jobs.list_instances": replies.Instances,
     "jobs.show_instance": replies.OneInstance,
     "jobs.roll_back_instances": replies.RolledBack,
@@ -155,7 +162,7 @@ def document(app: Flask) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     requests = {takes.model for takes in REQUESTS.values()} | {schemas.StatusArguments}
     modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in requests]
-    answers: set[type[BaseModel]] = {replies.Error, *REPLIES.values()}
+    answers: set[type[BaseModel]] = {replies.Error, replies.ExportedInstance, *REPLIES.values()}
     modes += [(model, "serialization") for model in answers]
     modes.sort(key=lambda item: item[0].__name__)
     _, found = models_json_schema(modes, ref_template=REFERENCE)
@@ -227,17 +234,25 @@ def _content(takes: Takes) -> dict[str, Any]:
 def _responses(endpoint: str, takes: Takes | None) -> dict[str, Any]:
     if endpoint == "service.schema":
         return {"200": {"description": "the schema", "content": {"application/xml": {"schema": {"type": "string"}}}}}
-    if endpoint == "service.openapi":
-        done: dict[str, Any] = {"type": "object"}
-    else:
-        done = {"$ref": REFERENCE.format(model=REPLIES[endpoint].__name__)}
     error = {"$ref": REFERENCE.format(model="Error")}
+    done = _exported() if endpoint == "jobs.export_instances" else _done(endpoint, takes, error)
     failures = {status: {"description": text, "content": _json(error)} for status, text in ERRORS.items()}
     if endpoint == "service.health":
-        failures["503"]["content"] = _json(done)
+        failures["503"]["content"] = done
+    return {"200": {"description": "done", "content": done}} | failures
+
+
+def _done(endpoint: str, takes: Takes | None, error: dict[str, Any]) -> dict[str, Any]:
+    if endpoint == "service.openapi":
+        return _json({"type": "object"})
+    done = {"$ref": REFERENCE.format(model=REPLIES[endpoint].__name__)}
     # A form-encoded request is answered with status 200 in any case, as old clients expect.
-    answer = {"anyOf": [done, error]} if takes and (takes.form or takes.file) else done
-    return {"200": {"description": "done", "content": _json(answer)}} | failures
+    return _json({"anyOf": [done, error]} if takes and (takes.form or takes.file) else done)
+
+
+def _exported() -> dict[str, Any]:
+    row = {"$ref": REFERENCE.format(model="ExportedInstance")}
+    return {"text/csv": {"schema": {"type": "string"}}} | _json({"type": "array", "items": row})
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

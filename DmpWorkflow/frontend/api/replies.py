@@ -167,6 +167,29 @@ class OneJob(Reply):
     job: JobDetail
 
 
+class ExportedInstance(BaseModel):
+    """An instance in an exported file."""
+
+    slug: str
+    number: int
+    status: str
+    minor_status: str
+    attempt: int
+    hostname: str | None
+    batch_id: str | None
+    created_at: str
+    last_update: str
+    cpu_peak: float | None
+    memory_peak: float | None
+    Nevents: int | None
+
+
+class Removed(Reply):
+    """DELETE /job/<slug>/: how many instances went with it."""
+
+    removed: int
+
+
 class InstanceRow(BaseModel):
     """An instance in a list."""
 

@@ -49,6 +49,7 @@ def _utc(value: datetime) -> datetime:
 
 Id = Annotated[str, StringConstraints(pattern=ID)]
 Number = Annotated[int, Field(ge=0, le=INT64)]
+Priority = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 OptionalNumber = Annotated[Number | None, BeforeValidator(_none)]
 OptionalText = Annotated[Text | None, BeforeValidator(_text)]
@@ -71,7 +72,28 @@ class NewJob(BaseModel):
     n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE)] = 0
     override_dict: Any = None
     replace: bool = False
-    priority: Annotated[Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None, BeforeValidator(_none)] = None
+    priority: Annotated[Priority | None, BeforeValidator(_none)] = None
+
+
+class JobChange(Strict):
+    """PATCH /job/<slug>/: what is not given stays."""
+
+    priority: Priority | None = None
+    tags: Annotated[list[Text], Field(max_length=100)] | None = None
+    archived: bool | None = None
+
+
+class Removal(Strict):
+    """DELETE /job/<slug>/: ``confirm`` is the title of the job."""
+
+    confirm: Text
+
+
+class NewClone(Strict):
+    """POST /job/<slug>/clone/."""
+
+    title: Annotated[Text, Field(min_length=1)]
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE)] = 0
 
 
 class SubmitForm(NewJob):
@@ -219,6 +241,12 @@ class InstanceChoice(BaseModel):
             n_max=self.n_max,
             text=self.text,
         )
+
+
+class ExportQuery(InstanceChoice):
+    """GET /job/<slug>/export/."""
+
+    format: Literal["csv", "json"] = "csv"
 
 
 class RollBack(InstanceChoice, Strict):

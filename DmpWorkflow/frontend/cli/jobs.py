@@ -17,6 +17,7 @@ from DmpWorkflow.frontend.cli.assignments import overrides
 from DmpWorkflow.frontend.cli.common import Context, Function, command
 from DmpWorkflow.utils.errors import InvalidInput, NotFound
 from DmpWorkflow.utils.exports import csv_lines
+from DmpWorkflow.utils.files import whole_file
 from DmpWorkflow.utils.text import printable
 
 SET_VAR = click.option(
@@ -299,6 +300,101 @@ def kill(context: Context, slug: str, instances: tuple[int, ...], yes: bool, **b
     done = client.kill(slug, instances=list(instances) or None, **_given(bounds))
     context.say(f"Ended {done['ended']} waiting instances; {done['ordered']} end with the next cycle of their agents")
     context.give({"ended": done["ended"], "ordered": done["ordered"]})
+
+
+@command("priority", epilog="Example: dampe-cli-jobs priority hello-x7k2 10")
+@click.argument("job")
+@click.argument("priority", type=int)
+def set_priority(context: Context, job: str, priority: int) -> None:
+    """Set the priority of a job (by slug or name) and its instances: the higher, the earlier (negative: after --)."""
+    client = context.client()
+    changed = client.change_job(_find(client, job)["slug"], priority=priority)
+    context.say(f"{changed['title']}: priority {changed['priority']}")
+    context.give(changed)
+
+
+@command("tag", epilog="Example: dampe-cli-jobs tag hello-x7k2 flight 2016")
+@click.argument("job")
+@click.argument("tags", nargs=-1)
+def set_tags(context: Context, job: str, tags: tuple[str, ...]) -> None:
+    """Set the tags of a job (by slug or name), in place of those that it has; none: take them off."""
+    client = context.client()
+    changed = client.change_job(_find(client, job)["slug"], tags=tags)
+    context.say(f"{changed['title']}: {'tags ' + ', '.join(changed['tags']) if changed['tags'] else 'no tags'}")
+    context.give(changed)
+
+
+@command("archive", epilog="Example: dampe-cli-jobs archive hello-x7k2")
+@click.argument("job")
+def archive(context: Context, job: str) -> None:
+    """Archive a job (by slug or name) whose instances are all over: lists leave it out unless asked for."""
+    client = context.client()
+    changed = client.change_job(_find(client, job)["slug"], archived=True)
+    context.say(f"{changed['title']}: archived")
+    context.give(changed)
+
+
+@command("unarchive", epilog="Example: dampe-cli-jobs unarchive hello-x7k2")
+@click.argument("job")
+def unarchive(context: Context, job: str) -> None:
+    """Take a job (by slug or name) out of the archive."""
+    client = context.client()
+    changed = client.change_job(_find(client, job)["slug"], archived=False)
+    context.say(f"{changed['title']}: no longer archived")
+    context.give(changed)
+
+
+@command("remove", epilog="Example: dampe-cli-jobs remove hello-x7k2 --yes")
+@click.argument("job")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(context: Context, job: str, yes: bool) -> None:
+    """Remove a job (by slug or name) with all its instances, their history and logs, for good."""
+    client = context.client()
+    found = _find(client, job)
+    title = found["title"]
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(f"this would remove {title} with all instances: add --yes to do so without a question")
+        title = click.prompt(f"Type the name of the job ({title}) to remove it with {found['allotted']} instances")
+    removed = client.remove_job(found["slug"], title)
+    context.say(f"Removed {title} and {removed} instances")
+    context.give({"removed": removed})
+
+
+@command("clone", epilog="Example: dampe-cli-jobs clone hello-x7k2 hello-again --Ninstances 10")
+@click.argument("job")
+@click.argument("name")
+@click.option("--Ninstances", "instances", type=click.IntRange(0), default=0, help="Instances to create at once.")
+def clone(context: Context, job: str, name: str, instances: int) -> None:
+    """Make a job of another NAME from the XML and the parents of a job (by slug or name)."""
+    client = context.client()
+    made = client.clone_job(_find(client, job)["slug"], name, instances)["jobs"][0]
+    context.say(f"Added job {made['title']} ({made['slug']}) at {made['site']}{_numbers(made)}")
+    context.give(made)
+
+
+@command("export", epilog="Example: dampe-cli-jobs export hello-x7k2 --format csv --output hello.csv")
+@click.argument("job")
+@click.option("--format", "file_format", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
+@click.option("--status", default="", help="Only instances in this status, or in these with commas.")
+@matching
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write; default: standard output."
+)
+def export(context: Context, job: str, file_format: str, output: Path | None, **chosen: str | int | None) -> None:
+    """Write the instances of a job (by slug or name), with status, host, times and peaks, as CSV or JSON."""
+    client = context.client()
+    parts = client.export(_find(client, job)["slug"], file_format, **_given(chosen))
+    if output is None:
+        for part in parts:
+            click.echo(part, nl=False)
+        return
+    try:
+        with whole_file(output) as stream:
+            stream.writelines(parts)
+    except OSError as error:
+        raise InvalidInput(f"cannot write {output}: {error.strerror}") from error
+    context.say(f"Wrote {output}")
 
 
 @command("rollback", epilog="Example: dampe-cli-rollback-jobInstance --title hello --type User --status Failed --yes")

@@ -16,15 +16,25 @@ def _group(name: str, text: str, *commands: click.Command) -> click.Group:
     )
 
 
+FOR_JOBS = (
+    jobs.list_jobs,
+    jobs.show,
+    jobs.watch,
+    jobs.kill,
+    jobs.set_priority,
+    jobs.set_tags,
+    jobs.archive,
+    jobs.unarchive,
+    jobs.clone,
+    jobs.export,
+    jobs.remove,
+)
 job = _group(
     "job",
     "Create jobs and see how far they are.",
     jobs.create,
     jobs.add,
-    jobs.list_jobs,
-    jobs.show,
-    jobs.watch,
-    jobs.kill,
+    *FOR_JOBS,
 )
 instance = _group("instance", "Change single instances.", jobs.roll_back, jobs.update)
 site = _group(
@@ -66,9 +76,7 @@ dampe = _group(
     dampe_server,
 )
 dampe = click.version_option(DmpWorkflow.__version__)(dampe)
-dampe_jobs = _group(
-    "dampe-cli-jobs", "See how far jobs are, and end them.", jobs.list_jobs, jobs.show, jobs.watch, jobs.kill
-)
+dampe_jobs = _group("dampe-cli-jobs", "See how far jobs are, change them and end them.", *FOR_JOBS)
 
 # The console scripts, by the names of the original and its README.
 configure = sites.configure
