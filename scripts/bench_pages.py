@@ -12,10 +12,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import requests
-from bson import ObjectId
 from rich.console import Console
 
 from DmpWorkflow.core.database import activity, clock, credentials
@@ -23,35 +21,17 @@ from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from scripts.demo_data import Wanted, fill
 from scripts.demo_plan import SITES
+from scripts.demo_shown import Shown, what_to_show
 from scripts.server_process import served
 
 FEW, MANY = 10_000, 1_000_000
 FEW_QUICKLY, MANY_QUICKLY = 1_000, 20_000
 REPEATS, REPEATS_QUICKLY = 15, 3
 WARM_UP = 2  # requests before any is counted: each server process loads and compiles its templates once
-SITE = SITES[0].name
-FEWEST_SHOWN = 300  # instances of the job that is shown
 BROWSER = {"Accept-Encoding": "gzip, deflate, br, zstd", "Accept": "text/html"}
 REFRESH = {"HX-Request": "true"}
 ASSET = re.compile(r'(?:href|src)="([^"]*/static/[^"]+\.(?:css|js)[^"]*)"')
 CHART = re.compile(r'data-source="([^"]+)"')
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the addresses of a database name: a job that is the same in all, its first instance that failed,
-    and the largest job."""
-
-    database: Database
-    job_id: ObjectId
-    job: str
-    number: int
-    largest: str
-
-    @property
-    def words(self) -> dict[str, str | int]:
-        """The words of the templates of addresses."""
-        return {"job": self.job, "number": self.number, "largest": self.largest, "site": SITE}
 
 
 @dataclass(frozen=True)
@@ -113,6 +93,11 @@ PAGES = (
     Page("submit", "/submit/"),
     Page("login", "/login"),
 )
+DOWNLOADS = (
+    Page("definition of a job", "/jobs/{job}/job.xml"),
+    Page("log of an instance", "/jobs/{job}/{number}/log"),
+    Page("20,000 files", "/catalogue/files.csv"),
+)
 CHARTS = (
     Page("work, day", "/statistics/work/?span=day", _bare_work),
     Page("work, month", "/statistics/work/?span=month"),
@@ -153,7 +138,7 @@ class Site:
 
     def __init__(self, url: str, database: Database) -> None:
         self.url = url
-        self.shown = _shown(database)
+        self.shown = what_to_show(database)
         self.session = requests.Session()
         token = credentials.create(database, "bench", "admin")[0]
         self.session.headers.update(BROWSER | {"Authorization": f"Bearer {token}"})
@@ -171,20 +156,6 @@ class Site:
         return self.get(path, {"Accept-Encoding": "identity"}).decode()
 
 
-def _shown(database: Database) -> Shown:
-    """Return what to show: the showcase of the demonstration data, which is the same in all of them."""
-    made: list[dict[str, Any]] = list(database.jobs.find({}, {"slug": 1, "allotted": 1}))
-    for job in made:
-        if job["allotted"] < FEWEST_SHOWN:
-            continue
-        chosen = {"job": job["_id"], "status": "Failed"}
-        failed = database.instances.find_one(chosen, {"instanceId": 1}, sort=[("instanceId", 1)])
-        if failed and database.instances.find_one({"job": job["_id"], "status": "Running"}):
-            largest = max(made, key=lambda other: int(other["allotted"]))
-            return Shown(database, job["_id"], job["slug"], failed["instanceId"], largest["slug"])
-    raise AssertionError(f"no job has {FEWEST_SHOWN} instances, some failed and some running")
-
-
 def measure(quick: bool) -> Measured:
     """Fill two databases and measure all pages on both, in turns."""
     sizes = (FEW_QUICKLY, MANY_QUICKLY) if quick else (FEW, MANY)
@@ -194,12 +165,13 @@ def measure(quick: bool) -> Measured:
         mongod = stack.enter_context(EmbeddedMongod(folder / "mongodb"))
         few, many = [_serve(stack, mongod, folder, size) for size in sizes]
         measured = Measured()
-        for page in (*PAGES, *CHARTS):
-            kind = "page" if page in PAGES else "chart"
-            _measure_page(measured, few, many, page, kind, {}, repeats, sizes[0])
-            if page in PAGES:
-                _measure_page(measured, few, many, page, "refresh", REFRESH, repeats, sizes[0])
-                _weigh(measured, many, page)
+        for page in PAGES:
+            _measure_page(measured, few, many, page, "page", {}, repeats, sizes[0])
+            _measure_page(measured, few, many, page, "refresh", REFRESH, repeats, sizes[0])
+            _weigh(measured, many, page)
+        for kind, table in (("chart", CHARTS), ("download", DOWNLOADS)):
+            for page in table:
+                _measure_page(measured, few, many, page, kind, {}, repeats, sizes[0])
     return measured
 
 

@@ -3,7 +3,7 @@
 from DmpWorkflow.config.loader import load
 from DmpWorkflow.frontend import shared
 
-shared.shared = lambda seconds: lambda query: query  # type: ignore[assignment]  # a lambda is not generic
+shared.shared = lambda seconds: lambda query: query
 
 from DmpWorkflow.frontend.app import create_app  # noqa: E402 - the modules of the application decorate as they load
 
