@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import count
@@ -30,24 +28,12 @@ from DmpWorkflow.client import Client
 from DmpWorkflow.core.database import claims, clock, counts, creation, credentials, instance_search, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.instance_search import InstanceFilter
-from DmpWorkflow.core.database.mongod import EmbeddedMongod, free_port
+from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from DmpWorkflow.core.lifecycle import MajorStatus
-from DmpWorkflow.utils.errors import Unavailable
-from DmpWorkflow.utils.files import write_private
+from scripts.server_process import served
 
 SITE = "local"
 REPEATS = 5
-CONFIGURATION = """\
-[global]
-installation = server
-[server]
-url = {url}
-[database]
-uri = {uri}
-name = bench
-[JobDB]
-batch_sites = local
-"""
 LEASE = timedelta(hours=1)
 EVERY = InstanceFilter()
 NEW = InstanceFilter(statuses=(MajorStatus.NEW,))
@@ -64,6 +50,7 @@ class Figure:
     ratio: float | None = None
     against: str = ""
     megabytes: float | None = None
+    kilobytes: float | None = None
 
 
 class Bench:
@@ -331,41 +318,9 @@ def _run(path: Path) -> float:
     return peak
 
 
-@contextmanager
-def served(mongod: EmbeddedMongod, folder: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """Run the server."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    write_private(folder / "server.cfg", CONFIGURATION.format(url=url, uri=mongod.uri).encode())
-    command = ["-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--worker-class", "gthread"]
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, *command, "--threads", "8", "DmpWorkflow.frontend.wsgi:app"],
-            env=os.environ | {"DAMPE_CONFIG": str(folder / "server.cfg")}, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        _wait(url)
-        yield url, server
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            Client(url).health()
-            return
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
 def show(figures: list[Figure]) -> None:
     """Print the figures as a table."""
-    table = Table("what", "ms", "per second", "ratio", "to", "MB")
+    table = Table("what", "ms", "per second", "ratio", "to", "MB", "kB")
     for figure in figures:
         table.add_row(
             figure.name,
@@ -374,6 +329,7 @@ def show(figures: list[Figure]) -> None:
             f"{figure.ratio:.2f}" if figure.ratio else "",
             figure.against,
             f"{figure.megabytes:.0f}" if figure.megabytes else "",
+            f"{figure.kilobytes:.1f}" if figure.kilobytes else "",
         )
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
@@ -388,6 +344,23 @@ def measure_schedulers(quick: bool) -> list[Figure]:
     ]
 
 
+def measure_dashboard(quick: bool) -> list[Figure]:
+    """Return times of pages and refreshes with many instances, as ratios to few and to bare queries, and weights."""
+    from scripts import bench_pages  # here, since it fills databases of its own
+
+    measured = bench_pages.measure(quick)
+    figures = [
+        Figure(
+            time.name,
+            time.seconds,
+            ratio=time.seconds / time.other,
+            against=f"{time.against} ({time.other * 1000:.1f} ms)",
+        )
+        for time in measured.times
+    ]
+    return figures + [Figure(name, kilobytes=weight / 1000) for name, weight in measured.weights.items()]
+
+
 def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
@@ -396,16 +369,22 @@ def main() -> None:
     parser.add_argument(
         "--schedulers", action="store_true", help="the agent beside real schedulers instead (as root)"
     )
+    parser.add_argument("--pages", action="store_true", help="the pages, with few and with many instances, instead")
     options = parser.parse_args()
+    figures = _measure(options)
+    show(figures)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+
+
+def _measure(options: argparse.Namespace) -> list[Figure]:
     if options.schedulers:
-        figures = measure_schedulers(options.quick)
-        show(figures)
-        if options.json:
-            options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
-        return
+        return measure_schedulers(options.quick)
+    if options.pages:
+        return measure_dashboard(options.quick)
     with tempfile.TemporaryDirectory() as name, EmbeddedMongod(Path(name) / "mongodb") as mongod:
         folder = Path(name)
-        with served(mongod, folder) as (url, server):
+        with served(mongod.uri, "bench", folder, [SITE]) as (url, server):
             bench = Bench(mongod, url, server, options.quick)
             measure_creation(bench)
             measure_claims(bench)
@@ -416,9 +395,7 @@ def main() -> None:
             assert mongod.process is not None
             resident = psutil.Process(mongod.process.pid).memory_info().rss / 2**20
             bench.figures.append(Figure("mongod at the end", megabytes=resident))
-    show(bench.figures)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(figure) for figure in bench.figures], indent=2) + "\n")
+    return bench.figures
 
 
 if __name__ == "__main__":
