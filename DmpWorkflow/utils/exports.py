@@ -4,28 +4,24 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from DmpWorkflow.utils.text import printable
 
 FORMULA = ("=", "+", "-", "@", "\t")  # with which spreadsheets take a cell for something to compute
+ROWS_AT_ONCE = 1000  # in a piece
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the head and a line for each row; no cell is a formula, and control characters are shown."""
-    written = io.StringIO()
-    writer = csv.writer(written)
-    for cells in _chain(columns, rows):
-        writer.writerow([_cell(cell) for cell in cells])
+    """Yield the head and all rows, many lines at a time; no cell is a formula, and control characters are shown."""
+    cells: Iterator[list[object]] = chain(
+        [list(columns)], ([_cell(row[column]) for column in columns] for row in rows)
+    )
+    while some := list(islice(cells, ROWS_AT_ONCE)):
+        written = io.StringIO()
+        csv.writer(written).writerows(some)
         yield written.getvalue()
-        written.seek(0)
-        written.truncate()
-
-
-def _chain(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
-    yield list(columns)
-    for row in rows:
-        yield [row[column] for column in columns]
 
 
 def _cell(value: object) -> object:
@@ -36,8 +32,10 @@ def _cell(value: object) -> object:
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield one JSON list of all rows, a row in a line, without holding them."""
-    yield "["
-    for number, row in enumerate(rows):
-        yield (",\n" if number else "\n") + json.dumps(row, ensure_ascii=False)
-    yield "\n]\n"
+    """Yield one JSON list of all rows, a row in a line, many lines at a time, without holding them."""
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+    separator = "[\n"
+    while some := list(islice(lines, ROWS_AT_ONCE)):
+        yield separator + ",\n".join(some)
+        separator = ",\n"
+    yield "[]\n" if separator == "[\n" else "\n]\n"

@@ -119,11 +119,11 @@ def test_files_are_changed_by_their_ids_at_ones_own_site(database: Database) -> 
 
 def test_cells_are_no_formulas_and_lines_are_whole(database: Database) -> None:
     values = ["=1+1", "+1", "-1", "@a", "\t=a", 'say "hi", you', "two\nlines", "\0", "<b>", "plain", "", None, 3]
-    written = list(csv_lines(["a"], [{"a": value} for value in values]))
-    assert written == [
+    written = "".join(csv_lines(["a"], [{"a": value} for value in values]))
+    assert written == "".join([
         "a\r\n", "'=1+1\r\n", "'+1\r\n", "'-1\r\n", "'@a\r\n", "'\t=a\r\n", '"say ""hi"", you"\r\n',
         '"two\nlines"\r\n', "␀\r\n", "<b>\r\n", "plain\r\n", '""\r\n', '""\r\n', "3\r\n",
-    ]  # fmt: skip
+    ])  # fmt: skip
     rows = [{"a": value} for value in values]
     assert json.loads("".join(json_lines(rows))) == rows
     assert json.loads("".join(json_lines([]))) == []

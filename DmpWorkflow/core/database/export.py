@@ -1,11 +1,7 @@
-"""Instances as CSV or JSON, written while they are read: never all of them in memory."""
+"""Instances as rows of an export, read while they are written: never all of them in memory."""
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from itertools import chain, islice
 from typing import Any
 
 from DmpWorkflow.core.database.connection import Database, Document
@@ -28,7 +24,6 @@ COLUMNS: Mapping[str, str] = {
     "Nevents": "Nevents",
 }
 ROWS_AT_ONCE = 1000
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 
 def rows(database: Database, job: Document, chosen: InstanceFilter) -> Iterator[Document]:
@@ -45,28 +40,5 @@ def rows(database: Database, job: Document, chosen: InstanceFilter) -> Iterator[
             yield {column: _plain(values.get(field)) for column, field in COLUMNS.items()}
 
 
-def as_csv(found: Iterable[Document]) -> Iterator[str]:
-    """Return rows as CSV with a header, some thousand lines at a time; no cell can be a formula."""
-    lines = chain([list(COLUMNS)], (map(_cell, row.values()) for row in found))
-    while some := list(islice(lines, ROWS_AT_ONCE)):
-        text = io.StringIO()
-        csv.writer(text).writerows(some)
-        yield text.getvalue()
-
-
-def as_json(found: Iterable[Document]) -> Iterator[str]:
-    """Return rows as a JSON list, one in each line."""
-    lines = (json.dumps(row, ensure_ascii=False) for row in found)
-    separator = "[\n"
-    while some := list(islice(lines, ROWS_AT_ONCE)):
-        yield separator + ",\n".join(some)
-        separator = ",\n"
-    yield "[]\n" if separator == "[\n" else "\n]\n"
-
-
 def _plain(value: Any) -> Any:
     return iso(value) if isinstance(value, datetime) else value
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -14,12 +14,12 @@ from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, check_xml, clone, submit_xml
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
+from DmpWorkflow.frontend.exports import as_file
 from DmpWorkflow.frontend.parameters import Malformed, json_object, overrides, parse, words
 from DmpWorkflow.utils.errors import InvalidInput
 
 blueprint = Blueprint("jobs", __name__)
 
-EXPORTS = {"csv": (export.as_csv, "text/csv"), "json": (export.as_json, "application/json")}
 NO_PARENT = ("", "None")
 
 
@@ -151,10 +151,9 @@ def export_instances(slug: str) -> Response:
     """Return the instances of a job that match as a file, CSV or JSON."""
     given = parse(schemas.ExportQuery)
     job = _seen(slug)
-    write, kind = EXPORTS[given.format]
-    reply = Response(write(export.rows(database(), job, given.chosen())), mimetype=kind)
-    reply.headers["Content-Disposition"] = f'attachment; filename="{job["slug"]}.{given.format}"'
-    return reply
+    return as_file(
+        f"{job['slug']}.{given.format}", tuple(export.COLUMNS), export.rows(database(), job, given.chosen())
+    )
 
 
 @blueprint.get("/job/<slug>/instances/<int:number>/")

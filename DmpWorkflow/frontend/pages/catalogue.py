@@ -1,6 +1,6 @@
 """The data catalogue: found, marked, taken away as a file."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from bson import ObjectId
@@ -11,14 +11,13 @@ from DmpWorkflow.core.database import data_catalogue
 from DmpWorkflow.core.database.data_catalogue import FIELDS, SearchTooWide
 from DmpWorkflow.frontend.access import Right, database, own_site, requires
 from DmpWorkflow.frontend.api import schemas
+from DmpWorkflow.frontend.exports import as_file
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.parameters import parse, words
 from DmpWorkflow.utils.errors import InvalidInput, NotFound
-from DmpWorkflow.utils.exports import csv_lines, json_lines
 
 FILES_ON_A_PAGE = 100
 CONFIRMATION = "remove"
-LINES_AT_ONCE = 500  # of an export, in one piece of the reply
 SIGNS = {"New": "○", "Copied": "✔", "Orphaned": "✘"}
 
 
@@ -52,10 +51,7 @@ def catalogue_export(kind: str) -> Response:
     if kind not in ("csv", "json"):
         raise NotFound(f"there is no export as {kind}: csv or json")
     rows = data_catalogue.every(database(), _given().as_query())
-    lines = csv_lines(FIELDS, rows) if kind == "csv" else json_lines(rows)
-    reply = Response(_pieces(lines), mimetype="text/csv" if kind == "csv" else "application/json")
-    reply.headers["Content-Disposition"] = f"attachment; filename=files.{kind}"
-    return reply
+    return as_file(f"files.{kind}", FIELDS, rows)
 
 
 @blueprint.post("/catalogue/status")
@@ -99,14 +95,3 @@ def _chosen(given: schemas.FileQuery, *also: str) -> dict[str, Any]:
     """Return what an address needs to show the same selection."""
     fields = {"name", "site", "status", "filetype", "sort", *also}
     return given.model_dump(include=fields, exclude_defaults=True)
-
-
-def _pieces(lines: Iterable[str]) -> Iterator[str]:
-    """Join lines to pieces that are worth a packet."""
-    held: list[str] = []
-    for line in lines:
-        held.append(line)
-        if len(held) == LINES_AT_ONCE:
-            yield "".join(held)
-            held.clear()
-    yield "".join(held)
