@@ -256,6 +256,32 @@ class Client:
         body |= {"instances": list(instances)} if instances is not None else {}
         return self._call("POST", "/kill/", json=body)
 
+    def site_healths(self, site: str = "") -> list[Json]:
+        """Return how sites do (site, light, reason, last_beat, counts, ended, failing), those in trouble first."""
+        found: list[Json] = self._call("GET", "/statistics/sites/", params={"site": site})["sites"]
+        return found
+
+    def failures(self, site: str = "") -> list[Json]:
+        """Return the most frequent failures of the last day (site, status, minor_status, number)."""
+        found: list[Json] = self._call("GET", "/statistics/failures/", params={"site": site})["failures"]
+        return found
+
+    def hosts(self, site: str) -> list[Json]:
+        """Return a site's hosts (hostname, done, failed, terminated, rate), those that fail most first."""
+        found: list[Json] = self._call("GET", "/statistics/hosts/", params={"site": site})["hosts"]
+        return found
+
+    def job_progress(self, slug: str) -> Json:
+        """Return how far a job is (over, total, per_hour, expected_end, events, efficiency)."""
+        found: Json = self._call("GET", f"/statistics/jobs/{quote(slug, safe='')}/progress/")
+        return {name: value for name, value in found.items() if name != "result"}
+
+    def job_failures(self, slug: str, by: str) -> list[Json]:
+        """Return groups of a job's failures (value, number, example) by minor_status, hostname or last_line."""
+        path = f"/statistics/jobs/{quote(slug, safe='')}/failures/{by}/"
+        found: list[Json] = self._call("GET", path)["groups"]
+        return found
+
     def claim(self, site: str, limit: int, *, agent: str, request_id: str, lease: int = 3600) -> Json:
         """Claim instances; returns ``definitions`` and ``instances``. The same ``request_id`` returns the same."""
         body = {"site": site, "limit": limit, "agent": agent, "request_id": request_id, "lease": lease}

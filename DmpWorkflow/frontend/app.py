@@ -14,6 +14,7 @@ from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
 from DmpWorkflow.frontend import access, failures
 from DmpWorkflow.frontend.api import administration, jobs, service, sites, statistics, status
 from DmpWorkflow.frontend.pages import blueprint as pages
+from DmpWorkflow.frontend.pages import refresh
 
 LARGEST_BODY = 16 * 1024 * 1024  # bytes
 SESSION_LIFETIME = timedelta(hours=12)  # since the last request
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> Flask:
     app.secret_key = credentials.session_secret(database)
     failures.init_app(app)
     pages.csrf.init_app(app)
+    refresh.init_app(app)
     Compress(app)
     for module in (jobs, status, sites, statistics, administration, service, pages):
         app.register_blueprint(module.blueprint)

@@ -8,7 +8,8 @@ from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException
 
 from DmpWorkflow.core.reports import StaleAttempt
-from DmpWorkflow.frontend.pages.blueprint import error_page, is_page, is_refresh
+from DmpWorkflow.frontend.pages.blueprint import error_page, is_page
+from DmpWorkflow.frontend.pages.refresh import is_refresh
 from DmpWorkflow.frontend.parameters import is_old_style
 from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
 

@@ -260,8 +260,8 @@ def _first_job(
     job = client.create_job(example.read_bytes(), site=SITE, instances=options.instances)["jobs"][0]
     failed = _watch(client, job["slug"], job["first"], job["last"], console)
     print(f"{options.instances - failed} of {options.instances} instances are Done.")
-    print(f"Dashboard:  {addresses.url}/jobs/{job['slug']}  (any user name, the admin_token as password)")
-    print(f"Tokens:     {data / 'quickstart.json'}")
+    print(f"Dashboard:  {addresses.url}/jobs/{job['slug']}")
+    print(f"Log in:     with the admin_token in {data / 'quickstart.json'}")
     if options.once:
         return FAILED if failed else 0
     command = Path(sys.executable).parent / "dampe-cli-new-job"

@@ -14,7 +14,10 @@ from typing import Any
 import click
 import pytest
 
-from DmpWorkflow.core.database import jobs, users
+from DmpWorkflow.core.database import creation, jobs, users
+from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.reports import Report
 from DmpWorkflow.frontend.cli import main
 from tests.served import Served
 
@@ -398,3 +401,25 @@ def test_a_site_check_names_problem_and_remedy(shell: Shell, served: Served) -> 
     checked = shell.run("dampe", "site", "check", code=1, config=config).splitlines()
     assert [line.split(": ")[0].split(" ", 1)[0] for line in checked] == ["ok", "ok", *["PROBLEM"] * 3]
     assert "set [site] workdir" in checked[3] and "set [site] HPCbin" in checked[4]
+
+
+def test_how_sites_and_jobs_do(shell: Shell, served: Served) -> None:
+    """With what the first page shows, and the pages of sites and jobs."""
+    database = served.database
+    job = jobs.submit(database, jobs.NewJob("statistics", "User", "local", "<Jobs/>"))
+    creation.create_instances(database, job["_id"], 2)
+    start = {"hostname": "wn1"}
+    for number, end in ((1, MajorStatus.DONE), (2, MajorStatus.FAILED)):
+        apply_report(database, StatusReport(job["_id"], number, Report(MajorStatus.SUBMITTED)))
+        apply_report(database, StatusReport(job["_id"], number, Report(MajorStatus.RUNNING, 1, 1), start))
+        values = {"minor_status": "Crash", "log": "bad luck"} if end is MajorStatus.FAILED else {"Nevents": 7}
+        apply_report(database, StatusReport(job["_id"], number, Report(end, 1, 2), values))
+    assert re.search(r"local\t(red|amber|green|grey)\t", shell.run("dampe", "status"))
+    told = shell.json("dampe", "status", "--site", "local", "--json")
+    assert {"site": "local", "status": "Failed", "minor_status": "Crash", "number": 1} in told["failures"]
+    assert "wn1\t" in shell.run("dampe", "site", "hosts", "local")
+    assert (
+        "over: 2 of 2\n" in (shown := shell.run("dampe-cli-jobs", "progress", job["slug"])) and "events: 7" in shown
+    )
+    assert "1\t2\tbad luck" in shell.run("dampe-cli-jobs", "failures", job["slug"], "--by", "line")
+    shell.run("dampe-cli-jobs", "failures", "nosuch", code=3)

@@ -214,3 +214,22 @@ def test_charts_have_a_value_for_every_time(served: Served) -> None:
     groups = get(served, f"jobs/{job['slug']}/failures/last_line/", served.read_token).json()["groups"]
     assert groups == [{"value": "bad luck", "number": 1, "example": 2}]
     assert get(served, f"jobs/{job['slug']}/failures/body/", served.read_token).status_code == 404
+
+
+def test_many_viewers_of_a_page_cost_one_of_them(served: Served) -> None:
+    """All refreshes are answered, and few of them by a question to the database."""
+    database = served.database.jobs.database
+    made(served.database, 3, title="looked-at")
+    session = requests.Session()
+    session.headers.update({"Authorization": f"Bearer {served.read_token}", "HX-Request": "true"})
+    # between two uses of the token that are noted
+    assert session.get(f"{served.url}/jobs/?text=nothing", timeout=60).ok
+    database.command("profile", 2)
+    try:
+        replies = [session.get(f"{served.url}/jobs/?text=looked", timeout=60) for _ in range(40)]
+        asked = database["system.profile"].count_documents({"ns": f"{database.name}.job", "op": "query"})
+    finally:
+        database.command("profile", 0)
+    assert all("looked-at" in reply.text for reply in replies)
+    # the list and the number of matches: some rounds, if forty requests take longer than an answer is good for
+    assert 0 < asked < 40

@@ -3,7 +3,7 @@
 import click
 
 import DmpWorkflow
-from DmpWorkflow.frontend.cli import jobs, server, sites
+from DmpWorkflow.frontend.cli import jobs, server, sites, statistics
 from DmpWorkflow.frontend.cli.common import EXIT_CODES
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -29,6 +29,8 @@ FOR_JOBS = (
     jobs.clone,
     jobs.export,
     jobs.remove,
+    statistics.progress,
+    statistics.failures,
 )
 job = _group(
     "job",
@@ -47,6 +49,7 @@ site = _group(
     sites.update_alive,
     sites.watchdog,
     sites.heartbeat,
+    statistics.hosts,
 )
 token = _group("token", "Credentials.", server.create_token, server.list_tokens, server.revoke_token)
 user = _group(
@@ -74,6 +77,7 @@ dampe = _group(
     instance,
     site,
     jobs.catalogue,
+    statistics.status,
     dampe_server,
 )
 dampe = click.version_option(DmpWorkflow.__version__)(dampe)

@@ -10,7 +10,8 @@ from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.frontend.access import Right, database, principal, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.api.administration import detailed_health, make_token, make_user, words_in_use
-from DmpWorkflow.frontend.pages.blueprint import blueprint, is_refresh
+from DmpWorkflow.frontend.pages.blueprint import blueprint
+from DmpWorkflow.frontend.pages.refresh import is_refresh
 from DmpWorkflow.frontend.parameters import parse
 from DmpWorkflow.utils.errors import InvalidInput
 

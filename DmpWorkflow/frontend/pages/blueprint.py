@@ -1,6 +1,7 @@
 """The blueprint of all pages: its shield against other sites, and what every template knows."""
 
 import hashlib
+from datetime import timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,6 +12,7 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 import DmpWorkflow
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.frontend.access import Right
+from DmpWorkflow.frontend.pages.refresh import is_refresh
 from DmpWorkflow.utils.errors import AccessDenied
 from DmpWorkflow.utils.text import printable
 
@@ -56,11 +58,6 @@ CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 
 class ForgedRequest(AccessDenied):
     """This form is too old, or it is not one of our pages that sent it: load the page again, then repeat."""
-
-
-def is_refresh() -> bool:
-    """Say whether a page asks for its live part only."""
-    return "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
 
 
 @blueprint.before_request
@@ -134,6 +131,20 @@ def _fingerprint(name: str) -> str:
 def moment(text: str) -> str:
     """Return an ISO 8601 time as people read it."""
     return text[:16].replace("T", " ")
+
+
+@blueprint.app_template_filter("lasting")
+def lasting(time: timedelta) -> str:
+    """Return a time span as people say it."""
+    seconds = round(time.total_seconds())
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {seconds % 60:02d} s"
+        if minutes
+        else f"{seconds} s"
+    )
 
 
 @blueprint.app_template_filter("thousands")

@@ -7,7 +7,7 @@ from flask import Response, flash, redirect, render_template, url_for
 from markupsafe import Markup, escape
 from werkzeug.wrappers import Response as Redirection
 
-from DmpWorkflow.core.database import listing, work
+from DmpWorkflow.core.database import clock, listing, work
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
@@ -16,6 +16,8 @@ from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.pages.job import seen
+from DmpWorkflow.frontend.pages.refresh import shares_refreshes
+from DmpWorkflow.frontend.pages.timeline import stays
 from DmpWorkflow.frontend.parameters import assignments, parse
 from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.text import printable
@@ -23,6 +25,7 @@ from DmpWorkflow.utils.text import printable
 
 @blueprint.get("/jobs/<slug>/<int:number>")
 @requires(Right.READ)
+@shares_refreshes
 def instance(slug: str, number: int) -> str:
     """Show an instance."""
     given = parse(schemas.LogSearch)
@@ -38,6 +41,8 @@ def instance(slug: str, number: int) -> str:
         over=found["status"] in FINAL,
         resolved=resolved,
         problem=problem,
+        timelines=[stays(found["status_history"], clock.now())]
+        + [stays(one["status_history"], clock.now()) for one in reversed(found["attempts"])],
         log=lines,
         hits=hits,
     )

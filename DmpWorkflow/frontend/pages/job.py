@@ -26,6 +26,7 @@ from DmpWorkflow.frontend.access import Right, database, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.pages.highlight import language_of
+from DmpWorkflow.frontend.pages.refresh import shares_refreshes
 from DmpWorkflow.frontend.parameters import assignments, parse
 from DmpWorkflow.utils.errors import InvalidInput
 
@@ -36,6 +37,7 @@ GROUPED_BY = {"minor_status": "Reason", "hostname": "Host", "last_line": "Last l
 
 @blueprint.get("/jobs/<slug>")
 @requires(Right.READ)
+@shares_refreshes
 def job(slug: str) -> str:
     """Show a job with the instances that match."""
     given = parse(schemas.InstanceQuery)

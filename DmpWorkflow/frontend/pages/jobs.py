@@ -7,6 +7,7 @@ from DmpWorkflow.core.database import job_search, progress
 from DmpWorkflow.frontend.access import Right, database, own_site, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages.blueprint import blueprint
+from DmpWorkflow.frontend.pages.refresh import shares_refreshes
 from DmpWorkflow.frontend.parameters import parse
 
 JOBS_ON_A_PAGE = 50
@@ -14,6 +15,7 @@ JOBS_ON_A_PAGE = 50
 
 @blueprint.get("/jobs/")
 @requires(Right.READ)
+@shares_refreshes
 def job_list() -> str:
     """Show the jobs that match, the youngest first or in another order."""
     given = parse(schemas.JobQuery)

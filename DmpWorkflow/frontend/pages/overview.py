@@ -10,6 +10,7 @@ from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.access import Right, database, own_site, requires
 from DmpWorkflow.frontend.api import schemas, statistics
 from DmpWorkflow.frontend.pages.blueprint import blueprint
+from DmpWorkflow.frontend.pages.refresh import shares_refreshes
 from DmpWorkflow.frontend.parameters import parse
 
 RECENT_JOBS = 8
@@ -17,6 +18,7 @@ RECENT_JOBS = 8
 
 @blueprint.get("/")
 @requires(Right.READ)
+@shares_refreshes
 def overview() -> str:
     """Show the state of everything."""
     snapshots.take_when_due(database(), current_app.extensions["dampe_clockwork"])

@@ -6,12 +6,14 @@ from DmpWorkflow.core.database import heartbeats
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.api import schemas, statistics
 from DmpWorkflow.frontend.pages.blueprint import blueprint
+from DmpWorkflow.frontend.pages.refresh import shares_refreshes
 from DmpWorkflow.frontend.parameters import parse
 from DmpWorkflow.utils.errors import NotFound
 
 
 @blueprint.get("/sites/")
 @requires(Right.READ)
+@shares_refreshes
 def site_list() -> str:
     """Show all sites, those in trouble first."""
     return render_template("sites.html", health=statistics.healths(database(), statistics.visible_sites()))
@@ -19,6 +21,7 @@ def site_list() -> str:
 
 @blueprint.get("/sites/<name>")
 @requires(Right.READ)
+@shares_refreshes
 def site(name: str) -> str:
     """Show one site."""
     given = parse(schemas.Span)
