@@ -278,7 +278,7 @@ def test_the_documented_backend_runs_jobs(served: Served, tmp_path: Path, monkey
         (programs / name).write_text(text.format(folder=queue))
         (programs / name).chmod(0o755)
     code = block("docs/batch/README.md", "outside backend")
-    assert len(code.splitlines()) <= 40
+    assert len(code.splitlines()) <= 30
     (tmp_path / "my_package.py").write_text(code)
     declare(tmp_path, "at", "my_package:AtBackend")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -221,6 +221,18 @@ ROUTES: list[tuple[str, str, str]] = [
     ("GET", "/jobstatus/", "admin submit read site"),
     ("GET", "/datacat/", "admin submit read site"),
     ("GET", "/datacat/files/", "admin submit read site"),
+    ("GET", "/statistics/work/", "admin submit read site"),
+    ("GET", "/statistics/ends/", "admin submit read site"),
+    ("GET", "/statistics/failures/", "admin submit read site"),
+    ("GET", "/statistics/sites/", "admin submit read site"),
+    ("GET", "/statistics/hosts/", "admin submit read site"),
+    ("GET", "/statistics/agents/", "admin submit read site"),
+    ("GET", "/statistics/beats/", "admin submit read site"),
+    ("GET", "/statistics/jobs/nosuch/progress/", "admin submit read site"),
+    ("GET", "/statistics/jobs/nosuch/ends/", "admin submit read site"),
+    ("GET", "/statistics/jobs/nosuch/distribution/cpu/", "admin submit read site"),
+    ("GET", "/statistics/jobs/nosuch/failures/hostname/", "admin submit read site"),
+    ("GET", "/statistics/jobs/nosuch/instances/1/cpu/", "admin submit read site"),
     ("POST", "/job/", "admin submit"),
     ("POST", "/job/check/", "admin submit"),
     ("POST", "/jobInstances/", "admin submit"),
@@ -265,16 +277,20 @@ def test_every_route_with_every_role(call: Call, served: Served, method: str, pa
     assert allowed == set(roles.split())
 
 
+def _described(path: str) -> str:
+    """Return a path of the table as the description names it."""
+    for part, named in (
+        ("nosuch", "{slug}"), ("/instances/1/", "/instances/{number}/"), ("/cpu/", "/{quantity}/"),
+        ("/failures/hostname/", "/failures/{by}/"),
+    ):  # fmt: skip
+        path = path.replace(part, named)
+    return path
+
+
 def test_no_route_is_missing_from_the_table_or_the_description(call: Call) -> None:
     document = call("GET", "/openapi.json").json()
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    tested = {
-        (
-            method,
-            path.replace("/job/nosuch/instances/1/", "/job/{slug}/instances/{number}/").replace("nosuch", "{slug}"),
-        )
-        for method, path, _ in ROUTES
-    }
+    tested = {(method, _described(path)) for method, path, _ in ROUTES}
     assert described == tested
 
 

@@ -94,7 +94,7 @@ def test_rows_tell_of_peaks_and_the_last_line(database: Database, job: ObjectId)
     database.instances.update_one({"job": job, "instanceId": 1}, {"$set": {"last_line": "b"}})
     first, second, *_ = search(database, job, InstanceFilter())[0]
     assert (first["cpu_peak"], first["memory_peak"], first["last_line"]) == (5.0, 9.0, "b")
-    assert (second["cpu_peak"], second["memory_peak"], second["last_line"]) == (3.0, None, None)
+    assert (second["cpu_peak"], second["memory_peak"], second["last_line"]) == (3.0, None, "all well")
 
 
 @pytest.mark.parametrize(
