@@ -1,9 +1,8 @@
-"""Commands of people who run jobs."""
+"""Commands that list jobs, watch them and change them."""
 
-import os.path
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from DmpWorkflow.client import Client, Given
+from DmpWorkflow.client import Client
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
-from DmpWorkflow.frontend.cli.assignments import overrides
-from DmpWorkflow.frontend.cli.common import Context, Function, command
+from DmpWorkflow.frontend.cli.common import Context, command
+from DmpWorkflow.frontend.cli.matching import given, matching
+from DmpWorkflow.frontend.cli.submission import numbers_made
 from DmpWorkflow.utils.errors import InvalidInput, NotFound
-from DmpWorkflow.utils.exports import csv_lines
 from DmpWorkflow.utils.files import whole_file
-from DmpWorkflow.utils.text import printable
 
-SET_VAR = click.option(
-    "--set-var",
-    multiple=True,
-    metavar='"a=1;b=2"',
-    help="Variables of these instances; may be repeated, values quoted.",
-)
 SORTS = ("created", "title", "site", "type", "progress", "failed", "total")
 SHORT = {
     "New": "new", "Submitted": "sub", "Running": "run", "Suspended": "susp", "Done": "done", "Failed": "fail",
@@ -34,125 +26,6 @@ SHORT = {
 
 
 INSTANCE_SORTS = ("number", "last_update", "host", "attempt", "cpu_peak", "memory_peak")
-MATCHING = (
-    click.option("--minor_status", default="", help="Only instances with this minor status."),
-    click.option("--host", default="", help="Only instances on this host."),
-    click.option("--n_min", type=click.IntRange(0), help="Only numbers above this."),
-    click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this."),
-    click.option("--text", default="", help="Only instances with this in their log."),
-)
-
-
-def matching(function: Function) -> Function:
-    """Add the options that choose instances."""
-    for option in reversed(MATCHING):
-        function = option(function)
-    return function
-
-
-@command("create", epilog="Example: dampe-cli-new-job examples/helloWorld.xml -n hello --Ninstances 10")
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-i", "--input", "xml", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The job's XML."
-)
-@click.option("-n", "--name", default="", help="Name of the job; default: the one in the XML.")
-@click.option("-t", "--type", "job_type", default="", help="Type of the job; default: the one in the XML.")
-@click.option("-s", "--site", default="", help="Site to run at; default: the one in the XML.")
-@click.option("-d", "--depends", multiple=True, metavar="PARENTS", help="Slugs of parents, with commas or repeated.")
-@click.option("--Ninstances", "instances", type=click.IntRange(0), default=0, help="Instances to create at once.")
-@SET_VAR
-@click.option("--replace", is_flag=True, help="Replace another definition of this job, if no instance is active.")
-@click.option("--priority", type=int, help="The higher, the earlier; default: the one in the XML, or 0.")
-@click.option(
-    "--check", is_flag=True, help="Make nothing: print what is wrong, or what the first instance would see."
-)
-def create(
-    context: Context,
-    file: Path | None,
-    xml: Path | None,
-    set_var: tuple[str, ...],
-    depends: tuple[str, ...],
-    check: bool,
-    **options: Any,
-) -> None:
-    """Create the jobs in an XML file, or add instances to a job that is there already."""
-    path = file or xml
-    if path is None or (file and xml):
-        raise InvalidInput("name one XML file, as argument or with --input")
-    parents = [parent.strip() for value in depends for parent in value.split(",") if parent.strip()]
-    given = Given(
-        title=options["name"],
-        job_type=options["job_type"],
-        site=options["site"],
-        instances=options["instances"],
-        overrides=overrides(set_var),
-        parents=parents,
-        replace=options["replace"],
-        priority=options["priority"],
-    )
-    if check:
-        return _check(context, path, given)
-    reply = context.client().create_job(path.read_bytes(), **given)
-    _warn(path, reply["warnings"])
-    for job in reply["jobs"]:
-        context.say(f"Added job {job['title']} ({job['slug']}) at {job['site']}{_numbers(job)}")
-    context.give(reply["jobs"])
-    return None
-
-
-def _warn(path: Path, warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        click.echo(f"warning: {path}: {warning}", err=True)
-
-
-def _check(context: Context, path: Path, given: Given) -> None:
-    """Print every problem in a line, or what would be made; ends with exit code 2 if there are problems."""
-    checked = context.client().check_job(path.read_bytes(), **given)
-    context.give(checked)
-    _warn(path, checked["warnings"])
-    for problem in checked["problems"]:
-        place = f"line {problem['line']}: " if problem["line"] is not None else ""
-        click.echo(f"error: {path}: {place}{problem['text']}", err=True)
-    if not checked["valid"]:
-        sys.exit(InvalidInput.exit_code)
-    for job in checked["jobs"]:
-        _preview(context, job)
-
-
-def _preview(context: Context, job: Mapping[str, Any]) -> None:
-    context.say(f"{job['title']} ({job['type']}) at {job['site']}, priority {job['priority']}")
-    for parent in job["parents"]:
-        context.say(f"  after {parent['title']} ({parent['slug']})")
-    context.say(f"  instances: {job['instances']}; instance {job['first']} would run {job['executable']} with")
-    for word, files in (("input", job["input_files"]), ("output", job["output_files"])):
-        for file in files:
-            context.say(f"  {word}: {file['source']} -> {file['target']}")
-    for variable in (*job["variables"], *job["automatic"]):
-        context.say(f"  {variable['name']}={variable['value']}")
-
-
-def _numbers(reply: Mapping[str, Any]) -> str:
-    return f", instances {reply['first']} to {reply['last']}" if reply["first"] else ""
-
-
-@command("add", epilog="Example: dampe-cli-create-new-jobInstance -n hello -t User -i 5 --set-var 'SEED=7'")
-@click.option("-n", "--name", required=True, help="Name of the job.")
-@click.option("-t", "--type", "job_type", default="", help="Type of the job.")
-@click.option("-s", "--site", default="", help="Site of the job, if several have one of that name.")
-@click.option(
-    "-i", "--inst", "--number", "number", type=click.IntRange(1), default=1, help="How many instances to add."
-)
-@click.option("--first", type=click.IntRange(1), help="Number that the first one must get.")
-@SET_VAR
-def add(
-    context: Context, name: str, job_type: str, site: str, number: int, first: int | None, set_var: tuple[str, ...]
-) -> None:
-    """Add instances to a job."""
-    reply = context.client().add_instances(
-        name, job_type, number, site=site, first=first, overrides=overrides(set_var)
-    )
-    context.say(f"Added instances {reply['first']} to {reply['last']}")
-    context.give({"first": reply["first"], "last": reply["last"], "jobID": reply["jobID"]})
 
 
 @command("list", epilog="Example: dampe-cli-jobs list --site local --limit 20")
@@ -200,7 +73,7 @@ def show(
     found = _find(client, job)
     if number is not None:
         return _show_instance(context, client.instance(found["slug"], number))
-    rows = list(client.instances(found["slug"], most=limit, descending=not ascending, **_given(chosen)))
+    rows = list(client.instances(found["slug"], most=limit, descending=not ascending, **given(chosen)))
     context.give(found | {"instances": rows})
     if context.as_json:
         return None
@@ -209,10 +82,6 @@ def show(
     columns = ["instance_id", "status", "minor_status", "attempt", "hostname", "batch_id", "last_update"]
     context.table(columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows])
     return None
-
-
-def _given(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in chosen.items() if value not in (None, "")}
 
 
 def _show_instance(context: Context, instance: Mapping[str, Any]) -> None:
@@ -279,57 +148,6 @@ def watch(context: Context, job: str, interval: float) -> None:
     context.give(counts)
     if counts[MajorStatus.DONE] != total:
         sys.exit(1)
-
-
-@command("kill", epilog="Example: dampe-cli-jobs kill hello-x7k2 --n_min 100 --n_max 200 --yes")
-@click.argument("slug")
-@click.option(
-    "--instance", "instances", type=click.IntRange(1), multiple=True, help="Only this instance; repeatable."
-)
-@click.option("--status", default="Any", show_default=True, help="Only instances in this status.")
-@matching
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def kill(context: Context, slug: str, instances: tuple[int, ...], yes: bool, **bounds: str | int | None) -> None:
-    """End instances of a job: what waits at once, what a batch system has with its agent's next cycle."""
-    client = context.client()
-    job = client.job(slug)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput(f"this would end instances of {job['title']}: add --yes to do so without a question")
-        click.confirm(f"End {'these' if instances else 'all such'} instances of {job['title']}?", abort=True)
-    done = client.kill(slug, instances=list(instances) or None, **_given(bounds))
-    context.say(f"Ended {done['ended']} waiting instances; {done['ordered']} end with the next cycle of their agents")
-    context.give({"ended": done["ended"], "ordered": done["ordered"]})
-
-
-@command("rollback", epilog="Example: dampe-cli-jobs rollback hello-x7k2 --host wn12 --yes")
-@click.argument("slug")
-@click.option(
-    "--instance", "instances", type=click.IntRange(1), multiple=True, help="Only this instance; repeatable."
-)
-@click.option("--status", default="Failed", show_default=True, help="Only instances in this status; Any: all.")
-@matching
-@SET_VAR
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def roll_back_matching(
-    context: Context,
-    slug: str,
-    instances: tuple[int, ...],
-    set_var: tuple[str, ...],
-    yes: bool,
-    **chosen: str | int | None,
-) -> None:
-    """Roll instances of a job back to New, so that they run again; the history of earlier attempts is kept."""
-    client = context.client()
-    title = client.job(slug)["title"]
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput(f"this would roll instances of {title} back: add --yes to do so without a question")
-        click.confirm(f"Roll {'these' if instances else 'all such'} instances of {title} back?", abort=True)
-    new = overrides(set_var) if set_var else None
-    changed = client.roll_back(slug, instances=list(instances) or None, overrides=new, **_given(chosen))
-    context.say(f"Rolled back {changed} instances")
-    context.give({"rolled_back": changed})
 
 
 @command("priority", epilog="Example: dampe-cli-jobs priority hello-x7k2 10")
@@ -399,7 +217,7 @@ def clone(context: Context, job: str, name: str, instances: int) -> None:
     """Make a job of another NAME from the XML and the parents of a job (by slug or name)."""
     client = context.client()
     made = client.clone_job(_find(client, job)["slug"], name, instances)["jobs"][0]
-    context.say(f"Added job {made['title']} ({made['slug']}) at {made['site']}{_numbers(made)}")
+    context.say(f"Added job {made['title']} ({made['slug']}) at {made['site']}{numbers_made(made)}")
     context.give(made)
 
 
@@ -414,7 +232,7 @@ def clone(context: Context, job: str, name: str, instances: int) -> None:
 def export(context: Context, job: str, file_format: str, output: Path | None, **chosen: str | int | None) -> None:
     """Write the instances of a job (by slug or name), with status, host, times and peaks, as CSV or JSON."""
     client = context.client()
-    parts = client.export(_find(client, job)["slug"], file_format, **_given(chosen))
+    parts = client.export(_find(client, job)["slug"], file_format, **given(chosen))
     if output is None:
         for part in parts:
             click.echo(part, nl=False)
@@ -425,127 +243,3 @@ def export(context: Context, job: str, file_format: str, output: Path | None, **
     except OSError as error:
         raise InvalidInput(f"cannot write {output}: {error.strerror}") from error
     context.say(f"Wrote {output}")
-
-
-@command("rollback", epilog="Example: dampe-cli-rollback-jobInstance --title hello --type User --status Failed --yes")
-@click.option("--title", required=True, help="Name of the job.")
-@click.option("--type", "job_type", default="Generation", show_default=True, help="Type of the job.")
-@click.option("--instance", "inst", type=click.IntRange(0), help="Only this instance.")
-@click.option("--status", default="Failed", show_default=True, help="Only instances in this status; Any: all.")
-@click.option("--n_min", type=click.IntRange(0), help="Only numbers above this.")
-@click.option("--n_max", type=click.IntRange(0), help="Only numbers up to this.")
-@SET_VAR
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def roll_back(
-    context: Context,
-    title: str,
-    job_type: str,
-    status: str,
-    set_var: tuple[str, ...],
-    yes: bool,
-    **bounds: int | None,
-) -> None:
-    """Roll instances back to New, so that they run again; the history of earlier attempts is kept."""
-    client = context.client()
-    found = client.find_instances(title, job_type, status, **bounds)
-    if not found:
-        raise NotFound(f"no instances of {title} ({job_type}) match: check --title, --type and --status")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput(f"this would roll {len(found)} instances back: add --yes to do so without a question")
-        click.confirm(f"Roll {len(found)} instances of {title} back?", abort=True)
-    changed = 0
-    for job in sorted({item["jobId"] for item in found}):
-        numbers = [item["instanceId"] for item in found if item["jobId"] == job]
-        changed += client.roll_back(job, instances=numbers, overrides=overrides(set_var) if set_var else None)
-    context.say(f"Rolled back {changed} instances")
-    context.give({"rolled_back": changed})
-
-
-@command(
-    "update",
-    epilog="Example: dampe-cli-update-job-status 6b04cc916a00b242cb9c95ef 3 Terminated --minor_status Broken",
-)
-@click.argument("job_id")
-@click.argument("instance", type=click.IntRange(0))
-@click.argument("status", type=click.Choice([str(status) for status in MajorStatus]))
-@click.option("--minor_status", help="Minor status.")
-@click.option("--hostname", help="Host on which it runs.")
-@click.option("--batchId", "batch_id", help="Its id in the batch system.")
-def update(
-    context: Context, job_id: str, instance: int, status: str, batch_id: str | None, **words: str | None
-) -> None:
-    """Set the status of an instance by hand (New: roll it back)."""
-    arguments = {"t_id": job_id, "inst_id": instance, "major_status": status, "batchId": batch_id} | words
-    context.client().report({name: value for name, value in arguments.items() if value is not None})
-    context.say("Status updated")
-    context.give({"result": "ok"})
-
-
-@command("catalogue", epilog="Example: dampe-datacatalog -a list -s local -t root -l 10")
-@click.option("-a", "--action", type=click.Choice(["register", "setStatus", "delete", "list"]), required=True)
-@click.option(
-    "-s", "--site", default="", help="Site where the file is; default: ours; Any: all (with --long, --csv)."
-)
-@click.option("-f", "--filename", help="Full name of the file.")
-@click.option("-t", "--filetype", help="Type of the file; default: root, with --long and --csv any.")
-@click.option(
-    "-S",
-    "--setStatus",
-    "status",
-    type=click.Choice(["New", "Copied", "Orphaned"]),
-    help="Default: New, with --long and --csv any.",
-)
-@click.option("-x", "--expandVars", "expand", is_flag=True, help="Expand variables in the name.")
-@click.option("-l", "--limit", type=click.IntRange(1), help="List at most so many; default: 100, with --csv all.")
-@click.option("--long", is_flag=True, help="List all that is known of each file; with --json as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="List all that is known of each file as CSV.")
-@click.option("--name", default="", help="Only names that begin with this (/..., root://...) or have it somewhere.")
-@click.option("--sort", type=click.Choice(["time", "name"]), default="time", help="The latest first, or by name.")
-def catalogue(
-    context: Context,
-    action: str,
-    site: str,
-    filename: str | None,
-    filetype: str | None,
-    status: str | None,
-    expand: bool,
-    limit: int | None,
-    long: bool,
-    as_csv: bool,
-    name: str,
-    sort: str,
-) -> None:
-    """Register files in the data catalogue, list them, set their status or delete them."""
-    site = site or context.settings.site.name
-    if action == "list" and (long or as_csv or name):
-        chosen = {"site": "" if site == "Any" else site, "filetype": filetype or "", "status": status or ""}
-        return _list_long(context, as_csv, limit, chosen | {"name": name, "sort": sort})
-    filetype, status = filetype or "root", status or "New"
-    if action == "list":
-        names = context.client().files(site=site, status=status, filetype=filetype, most=limit or 100)
-        context.say(f"found {len(names)} files")
-        for found in names:
-            context.say(printable(found))
-        return context.give(names)
-    if not filename:
-        raise InvalidInput(f"--filename is needed to {action}")
-    path = os.path.abspath(os.path.expandvars(filename) if expand else filename)
-    state = "New" if action == "register" else status
-    done = context.client().change_file(action, path, site=site, filetype=filetype, status=state)
-    context.say(f"{action} {path}: done")
-    return context.give(done)
-
-
-FILE_COLUMNS = ("filename", "site", "filetype", "status", "created_at", "last_update")
-
-
-def _list_long(context: Context, as_csv: bool, limit: int | None, chosen: Mapping[str, str]) -> None:
-    rows = context.client().file_rows(**chosen, most=limit or (None if as_csv else 100))
-    if as_csv:
-        for line in csv_lines(FILE_COLUMNS, rows):
-            click.echo(line, nl=False)
-    elif context.as_json:
-        context.give(list(rows))
-    else:
-        context.table(FILE_COLUMNS, [[printable(row[column]) for column in FILE_COLUMNS] for row in rows])

@@ -3,7 +3,7 @@
 import click
 
 import DmpWorkflow
-from DmpWorkflow.frontend.cli import jobs, server, sites, statistics
+from DmpWorkflow.frontend.cli import catalogue, instances, jobs, server, sites, statistics, submission
 from DmpWorkflow.frontend.cli.common import EXIT_CODES
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -20,8 +20,8 @@ FOR_JOBS = (
     jobs.list_jobs,
     jobs.show,
     jobs.watch,
-    jobs.kill,
-    jobs.roll_back_matching,
+    instances.kill,
+    instances.roll_back_matching,
     jobs.set_priority,
     jobs.set_tags,
     jobs.archive,
@@ -35,11 +35,11 @@ FOR_JOBS = (
 job = _group(
     "job",
     "Create jobs and see how far they are.",
-    jobs.create,
-    jobs.add,
+    submission.create,
+    submission.add,
     *FOR_JOBS,
 )
-instance = _group("instance", "Change single instances.", jobs.roll_back, jobs.update)
+instance = _group("instance", "Change single instances.", instances.roll_back, instances.update)
 site = _group(
     "site",
     "What a site needs.",
@@ -76,7 +76,7 @@ dampe = _group(
     job,
     instance,
     site,
-    jobs.catalogue,
+    catalogue.catalogue,
     statistics.status,
     dampe_server,
 )
@@ -89,8 +89,8 @@ fetch_new_jobs = sites.fetch
 heartbeat = sites.heartbeat
 run_watchdog = sites.watchdog
 update_alive_jobs = sites.update_alive
-new_job = jobs.create
-new_job_instance = jobs.add
-rollback_job_instance = jobs.roll_back
-update_job_status = jobs.update
-data_catalogue = jobs.catalogue
+new_job = submission.create
+new_job_instance = submission.add
+rollback_job_instance = instances.roll_back
+update_job_status = instances.update
+data_catalogue = catalogue.catalogue
