@@ -25,20 +25,6 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def number_list(text: str) -> list[int]:
-    """Return the numbers in ``1-20, 35``; raises ValueError."""
-    numbers: list[int] = []
-    for part in text.replace(",", " ").split():
-        first, dash, last = part.partition("-")
-        if not (first.isdecimal() and first.isascii() and ((last.isdecimal() and last.isascii()) or not dash)):
-            raise ValueError(f"{part!r} is no number and no range such as 1-20")
-        span = range(int(first), int(last or first) + 1)
-        if len(span) + len(numbers) > MOST_CHOSEN:
-            raise ValueError(f"these are more than {MOST_CHOSEN} numbers: choose by status or bounds instead")
-        numbers += span
-    return numbers
-
-
 def _utc(value: datetime) -> datetime:
     """Take a time without a zone for UTC."""
     try:
@@ -373,50 +359,6 @@ class SiteSpan(Site):
     """GET /statistics/beats/."""
 
     span: Literal["day", "week", "month"] = "day"
-
-
-class Variables(BaseModel):
-    """A form with variables, one per line as NAME=value."""
-
-    variables: Annotated[str, Field(max_length=64 * 1024)] = ""
-
-
-class MoreInstances(Variables):
-    """The form that adds instances."""
-
-    number: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
-
-
-class Chosen(InstanceChoice, Variables):
-    """The forms that roll instances back or end them: all that match, or ``numbers`` as in 1-20, 35."""
-
-    which: Literal["filter", "numbers"]
-    numbers: Annotated[list[Number], BeforeValidator(number_list)] = []
-
-
-class JobForm(BaseModel):
-    """The form of a job's priority and tags."""
-
-    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
-    tags: Text = ""
-
-
-class ArchiveForm(BaseModel):
-    """The button that puts a job aside or brings it back."""
-
-    archived: bool
-
-
-class Confirmation(BaseModel):
-    """A form that needs the name of what it destroys."""
-
-    confirm: Text
-
-
-class LogSearch(BaseModel):
-    """The page of an instance: what to look for in the log."""
-
-    find: Text = ""
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]

@@ -14,6 +14,7 @@ from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import FINAL
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.api import schemas
+from DmpWorkflow.frontend.pages import forms
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.pages.job import seen
 from DmpWorkflow.frontend.pages.refresh import shares_refreshes
@@ -28,7 +29,7 @@ from DmpWorkflow.utils.text import printable
 @shares_refreshes
 def instance(slug: str, number: int) -> str:
     """Show an instance."""
-    given = parse(schemas.LogSearch)
+    given = parse(forms.LogSearch)
     job = seen(slug)
     found = _found(job, number)
     resolved, problem = _resolved(job, number, found["overrides"])
@@ -61,7 +62,7 @@ def instance_log(slug: str, number: int) -> Response:
 @requires(Right.SUBMIT)
 def roll_back_instance(slug: str, number: int) -> Redirection:
     """Run an instance again, with other variables if some are given."""
-    given = parse(schemas.Variables)
+    given = parse(forms.Variables)
     job = seen(slug)
     _found(job, number)
     overrides = assignments(given.variables).to_json() if given.variables.strip() else None

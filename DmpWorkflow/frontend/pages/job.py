@@ -24,6 +24,7 @@ from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.frontend.access import Right, database, requires, sees
 from DmpWorkflow.frontend.api import schemas
+from DmpWorkflow.frontend.pages import forms
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.pages.highlight import language_of
 from DmpWorkflow.frontend.pages.refresh import shares_refreshes
@@ -86,7 +87,7 @@ def job_xml(slug: str) -> Response:
 @requires(Right.SUBMIT)
 def add_instances(slug: str) -> Redirection:
     """Add instances."""
-    given = parse(schemas.MoreInstances)
+    given = parse(forms.MoreInstances)
     made = create_instances(database(), seen(slug)["_id"], given.number, assignments(given.variables).to_json())
     flash(f"Added instances {made[0]} to {made[-1]}.")
     return _back(slug)
@@ -96,7 +97,7 @@ def add_instances(slug: str) -> Redirection:
 @requires(Right.SUBMIT)
 def roll_back_instances(slug: str) -> Redirection:
     """Roll back all instances that match, or those named."""
-    given = parse(schemas.Chosen)
+    given = parse(forms.Chosen)
     found = seen(slug)
     overrides = assignments(given.variables).to_json() if given.variables.strip() else None
     number = roll_back(database(), found["_id"], _numbers(found, given), overrides)
@@ -108,7 +109,7 @@ def roll_back_instances(slug: str) -> Redirection:
 @requires(Right.SUBMIT)
 def kill_instances(slug: str) -> Redirection:
     """End all instances that match, or those named."""
-    given = parse(schemas.Chosen)
+    given = parse(forms.Chosen)
     found = seen(slug)
     ended, ordered = kill(database(), found["_id"], _numbers(found, given))
     flash(f"Ended {ended} waiting instances; {ordered} end with the next cycle of their agents.")
@@ -119,7 +120,7 @@ def kill_instances(slug: str) -> Redirection:
 @requires(Right.SUBMIT)
 def change_job(slug: str) -> Redirection:
     """Set priority and tags."""
-    given = parse(schemas.JobForm)
+    given = parse(forms.JobForm)
     tags = given.tags.replace(",", " ").split()
     job_changes.change(database(), seen(slug), JobChanges(priority=given.priority, tags=tags))
     flash("Saved.")
@@ -130,7 +131,7 @@ def change_job(slug: str) -> Redirection:
 @requires(Right.SUBMIT)
 def archive_job(slug: str) -> Redirection:
     """Put a job that is over aside, or bring it back."""
-    archived = parse(schemas.ArchiveForm).archived
+    archived = parse(forms.ArchiveForm).archived
     job_changes.change(database(), seen(slug), JobChanges(archived=archived))
     flash("Archived: the list of jobs shows it on demand only." if archived else "Back in the list of jobs.")
     return _back(slug)
@@ -141,7 +142,7 @@ def archive_job(slug: str) -> Redirection:
 def remove_job(slug: str) -> Redirection:
     """Remove a job with all that is known of it."""
     found = seen(slug)
-    if parse(schemas.Confirmation).confirm != found["title"]:
+    if parse(forms.Confirmation).confirm != found["title"]:
         raise InvalidInput(f"to remove it, type the job's name: {found['title']}")
     job_changes.remove(database(), found)
     flash(f"Removed job {found['title']}.")
@@ -163,7 +164,7 @@ def _definition(job: Document) -> tuple[JobDefinition, str]:
         return JobDefinition(executable="", script=""), str(error)
 
 
-def _numbers(job: Document, given: schemas.Chosen) -> list[int]:
+def _numbers(job: Document, given: forms.Chosen) -> list[int]:
     """Return the numbers of the instances that are meant."""
     if given.which == "numbers":
         return given.numbers
