@@ -20,6 +20,7 @@ from DmpWorkflow.config.loader import load
 from tests.served import Served
 
 SECONDS = 120.0
+LONGEST_PAUSE = 0.5
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = """\
 [global]
@@ -116,11 +117,13 @@ class Site:
         return {status: count for status, count in found.items() if count}
 
     def wait(self, until: Callable[[], bool], seconds: float = SECONDS) -> None:
-        """Wait for something that other processes do."""
+        """Wait for something that other processes do, and leave them the processor meanwhile."""
         deadline = time.monotonic() + seconds
+        pause = 0.05
         while not until():
             assert time.monotonic() < deadline, "it did not happen in time"
-            time.sleep(0.05)
+            time.sleep(pause)
+            pause = min(pause * 1.2, LONGEST_PAUSE)
 
     def run_all(self, job: dict[str, Any]) -> None:
         """Run cycles until all instances of a job are Done."""
