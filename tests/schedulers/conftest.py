@@ -32,12 +32,23 @@ def folder(system: System) -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def worker_python(system: System) -> Iterator[str]:
+    """The Python of a system whose jobs run as another user; "" for ours."""
+    if not system.user:
+        yield ""
+        return
+    folder = Path(tempfile.mkdtemp(prefix="dwf-python-"))
+    folder.chmod(0o755)
+    yield make_worker_python(folder)
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def site(system: System, served: Served, folder: Path) -> Iterator[Site]:
+def site(system: System, served: Served, folder: Path, worker_python: str) -> Iterator[Site]:
     """A site with that batch system, whose agent acts as the user who submits."""
     served.database.instances.delete_many({})  # what other tests left is not ours to run
-    python = make_worker_python(folder) if system.user else ""
     with systems.acting_as(system.user):
-        made = Site(served, folder, system.configuration, python=python)
+        made = Site(served, folder, system.configuration, python=worker_python)
         yield made
         made.close()

@@ -1,5 +1,6 @@
 """A Python with the package that another user can run: the one that runs the tests may be in a private home."""
 
+import compileall
 import os
 import shlex
 import shutil
@@ -20,6 +21,8 @@ def make_worker_python(folder: Path) -> str:
     sources += [Path(str(found.origin)).parent for name in NEEDED if (found := find_spec(name))]
     for source in sources:
         shutil.copytree(source, library / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    # compiled, as pip does it: that user may not write here
+    compileall.compile_dir(library, quiet=2)
     for path in library.rglob("*"):
         path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
     program = folder / "python"
