@@ -17,6 +17,7 @@ class OneProcessForEach(LoadScopeScheduling):  # type: ignore[misc]  # it has no
         return _batch_system(nodeid) or nodeid.partition("::")[0]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneProcessForEach:
     """Share the tests out when there are several processes."""
     return OneProcessForEach(config, log)

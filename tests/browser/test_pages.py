@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.conftest import EVIL_TITLE
@@ -115,6 +116,8 @@ def test_a_page_leads_to_the_login_and_back(browser: Browser, served: Served, fi
     page = browser.new_page()
     page.goto(f"{served.url}/jobs/?title=empty")
     expect(page.locator("h1")).to_have_text("Log in")
+    found = Axe().run(page).response["violations"]
+    assert [item["id"] for item in found if item["impact"] in ("serious", "critical")] == []
     page.get_by_label("Or a token").fill("wrong")
     page.get_by_role("button", name="Log in with the token").click()
     expect(page.get_by_role("alert")).to_contain_text("That is not known")
