@@ -108,6 +108,31 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     assert send("POST", f"{admin}/maintenance/", json={"action": "compare-counts"})["action"]["ended"]
     assert send("GET", f"{admin}/maintenance/")["actions"]
     assert send("GET", "/datacat/files/")["files"]
+    failed = {
+        "t_id": first["job_id"],
+        "inst_id": 2,
+        "attempt": 1,
+        "cpu": 5,
+        "memory": 6,
+        "hostname": "wn1",
+        "mem_max": 9,
+    }
+    for sequence, status in ((1, "Running"), (2, "Failed")):
+        report = failed | {"sequence": sequence, "major_status": status, "minor_status": "m", "log": "why"}
+        send("POST", "/jobstatus/", json={"args": report})
+    for name in ("work", "ends"):
+        assert send("GET", f"/statistics/{name}/")["series"]
+    assert send("GET", "/statistics/failures/")["failures"]
+    assert send("GET", "/statistics/sites/")["sites"]
+    assert send("GET", "/statistics/agents/")["agents"]
+    assert send("GET", "/statistics/hosts/", params={"site": "local"})["hosts"]
+    assert send("GET", "/statistics/beats/", params={"site": "local"})["series"]
+    of_job = "/statistics/jobs/{slug}/"
+    for name, described in (
+        ("progress", "progress"), ("ends", "ends"), ("distribution/memory", "distribution/{quantity}"),
+        ("failures/last_line", "failures/{by}"), ("instances/2/cpu", "instances/{number}/{quantity}"),
+    ):  # fmt: skip
+        send("GET", f"{of_job.format(slug=slug)}{name}/", f"{of_job}{described}/")
     for path in ("/health", "/whoami/", "/openapi.json"):
         send("GET", path)
     every = {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}

@@ -355,7 +355,13 @@ class Span(SiteChoice):
     span: Literal["day", "week", "month"] = "day"
 
 
-class SiteSpan(Site):
+class OneSite(BaseModel):
+    """GET /statistics/hosts/."""
+
+    site: Annotated[Text, Field(min_length=1)]
+
+
+class SiteSpan(OneSite):
     """GET /statistics/beats/."""
 
     span: Literal["day", "week", "month"] = "day"

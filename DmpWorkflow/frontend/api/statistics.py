@@ -138,7 +138,7 @@ def _plain(health: site_health.SiteHealth) -> Document:
 @requires(Right.READ)
 def hosts() -> dict[str, Any]:
     """Return a site's hosts of the last two days, those that fail most first."""
-    (site,) = visible_sites(parse(schemas.Site).site)
+    (site,) = visible_sites(parse(schemas.OneSite).site)
     return {"result": "ok", "hosts": site_hosts(database(), site)}
 
 
