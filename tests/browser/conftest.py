@@ -59,6 +59,7 @@ def _run_some(database: Database) -> None:
     claimed = claims.claim(database, claims.ClaimRequest("local", "agent", "request1", 250, timedelta(hours=1)))
     ends = [MajorStatus.DONE] * 8 + [MajorStatus.FAILED, MajorStatus.TERMINATED]
     evil = next(iter(database.jobs.find({"title": EVIL_TITLE})))["_id"]
+    steps: list[StatusReport] = []
     for position, instance in enumerate(claimed):
         key = (instance["job"], instance["instanceId"])
         start = {
@@ -66,14 +67,15 @@ def _run_some(database: Database) -> None:
             "minor_status": "ExecutingApplication",
             "batchId": "172831",
         }
-        steps = [StatusReport(*key, Report(MajorStatus.RUNNING, 1, 1), start | {"cpu_max": 86400, "mem_max": 4000})]
+        limits = {"cpu_max": 86400, "mem_max": 4000}
+        steps.append(StatusReport(*key, Report(MajorStatus.RUNNING, 1, 1), start | limits))
         for sequence in range(2, 9):
             sample = {"cpu": 300.0 * sequence, "memory": 900.0 + 130 * (sequence % 4)}
             steps.append(StatusReport(*key, Report(MajorStatus.RUNNING, 1, sequence), sample))
         if position < 200:
             end = {"minor_status": "ApplicationComplete", "log": "all good\nbye"}
             steps.append(StatusReport(*key, Report(ends[position % 10], 1, 9), end))
-        apply_reports(database, steps)
+    apply_reports(database, steps)
     roll_back(database, claimed[8]["job"], [claimed[8]["instanceId"]])
     creation.create_instances(database, evil, 1)
     again = claims.claim(database, claims.ClaimRequest("local", "agent", "request2", 1000, timedelta(hours=1)))
