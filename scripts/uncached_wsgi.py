@@ -6,5 +6,8 @@ from DmpWorkflow.frontend import shared
 shared.shared = lambda seconds: lambda query: query
 
 from DmpWorkflow.frontend.app import create_app  # noqa: E402 - the modules of the application decorate as they load
+from DmpWorkflow.frontend.pages import refresh  # noqa: E402
+
+refresh.GOOD_FOR = 0.0  # seconds
 
 app = create_app(load().settings)
