@@ -233,3 +233,13 @@ def test_many_viewers_of_a_page_cost_one_of_them(served: Served) -> None:
     assert all("looked-at" in reply.text for reply in replies)
     # the list and the number of matches: some rounds, if forty requests take longer than an answer is good for
     assert 0 < asked < 40
+
+
+def test_a_chart_of_one_sample_has_some_width(served: Served) -> None:
+    job = jobs.by_id(served.database, made(served.database, 1, title="sampled"))
+    claim(served.database, 1000)
+    run(served.database, job["_id"], 1, MajorStatus.DONE, cpu=10, memory=20)
+    chart = get(served, f"jobs/{job['slug']}/instances/1/cpu/", served.read_token).json()
+    assert chart["begin"] <= chart["times"][0] <= chart["end"] and chart["end"] - chart["begin"] >= 60
+    assert [mark["status"] for mark in chart["marks"]][-1] == "Done"
+    assert chart["series"][0]["values"] == [10]

@@ -202,14 +202,16 @@ def instance_samples(slug: str, number: int, quantity: str) -> dict[str, Any]:
     samples = {_moment(sample["time"]): sample["value"] for sample in found[quantity]}  # one for each time
     limit = found[{"cpu": "cpu_max", "memory": "mem_max"}[quantity]]
     times = sorted(samples)
+    marks = [{"time": _moment(entry["update"]), "status": entry["status"]} for entry in found["status_history"]]
+    seen = [*times, *(mark["time"] for mark in marks), _moment(found["last_update"])]
     return {
         "result": "ok",
-        "begin": times[0] if times else 0,
-        "end": times[-1] if times else 0,
+        "begin": min(seen),
+        "end": max(*seen, min(seen) + 60),  # a chart needs some width, also of a single sample
         "times": times,
         "series": [_series(quantity, [samples[time] for time in times], distributions.QUANTITIES[quantity])],
         "limits": [limit] if limit else [],
-        "marks": [{"time": _moment(entry["update"]), "status": entry["status"]} for entry in found["status_history"]],
+        "marks": marks,
     }
 
 
