@@ -52,6 +52,7 @@ def fill(wanted: Wanted, now: datetime, processes: int = PROCESSES, progress: Pr
     database = Database(wanted.uri, wanted.name)
     try:
         seed, families = _plan(database, wanted, now)
+        database.prepare()  # before: the indexes of a million instances, made afterwards, take longer
         task = progress.add_task("instances", total=wanted.instances) if progress else None
         tally = Tally()
         for made, number in _make_all(wanted, seed, now, families, processes):
@@ -62,7 +63,6 @@ def fill(wanted: Wanted, now: datetime, processes: int = PROCESSES, progress: Pr
         _register_files(database, seed, now, [job for family in families for job in family])
         for site in SITES:
             heartbeats.beat(database, f"{site.agents[0]}.{site.domain}", "JobFetcher", "2.1.0")
-        database.prepare()  # at the end: indexes of all at once take less than one by one
     finally:
         database.close()
 

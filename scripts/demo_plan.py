@@ -175,7 +175,7 @@ def _shapes(dice: random.Random, jobs: int) -> list[Sequence[tuple[str, str]]]:
 def _sizes(dice: random.Random, members: Sequence[int], instances: int) -> list[list[int]]:
     """Return the number of instances of each job, of few some have many; a child has no more than its parent."""
     showcase = min(SHOWCASE, instances * 2 // 5)
-    weights = [0.0, *(min(dice.lognormvariate(0, 1.0), 6.0) for _ in members[1:])]
+    weights = [0.0, *(min(dice.lognormvariate(0, 1.2), 15.0) for _ in members[1:])]
     total = sum(weight * number for weight, number in zip(weights, members, strict=True)) or 1.0
     left = instances - showcase
     sizes = [[int(left * weight / total)] * number for weight, number in zip(weights, members, strict=True)]
