@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from bson import ObjectId
@@ -11,6 +11,8 @@ from DmpWorkflow.core.database import clock, snapshots
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+
+NOTE_CONTACT_EVERY = timedelta(minutes=1)
 
 
 class Answer(StrEnum):
@@ -63,10 +65,17 @@ def agent_beat(database: Database, beat: Document, site: str, holds: Sequence[He
     alive = [
         states[held.job, held.instance]["_id"]
         for held, answer in zip(holds, answers, strict=True)
-        if answer in (Answer.GO_ON, Answer.KILL)
+        if answer in (Answer.GO_ON, Answer.KILL) and _is_stale(states[held.job, held.instance], now)
     ]
-    database.instances.update_many({"_id": {"$in": alive}}, {"$set": {"last_contact": now}})
+    if alive:
+        database.instances.update_many({"_id": {"$in": alive}}, {"$set": {"last_contact": now}})
     return answers
+
+
+def _is_stale(state: Document, now: datetime) -> bool:
+    """Say whether the last contact is worth noting anew: agents may beat often, and hold many."""
+    last = state.get("last_contact")
+    return last is None or now - last >= NOTE_CONTACT_EVERY
 
 
 def _remember(database: Database, beat: Document, site: str, holds: int, now: datetime) -> None:
@@ -102,7 +111,7 @@ def _states(database: Database, site: str, holds: Sequence[Held]) -> dict[tuple[
     if not numbers:
         return {}
     query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()], "site": site}
-    fields = {"job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1, "kill": 1}
+    fields = {"job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1, "kill": 1, "last_contact": 1}
     return {(found["job"], found["instanceId"]): found for found in database.instances.find(query, fields)}
 
 
