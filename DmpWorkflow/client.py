@@ -129,17 +129,21 @@ class Client:
         "any"), since and until (ISO 8601), sort (created, title, site, type, progress, failed, total), descending.
         """
         query: Json = {"title": title, "type": job_type, "site": site, "limit": min(most or 100, 100)} | chosen
+        return self._rows("/job/", query, "jobs", "before", most)
+
+    def _rows(self, path: str, query: Json, field: str, cursor: str, most: int | None) -> Iterator[Json]:
+        """Iterate over at most so many rows in ``field`` of a list's pages; ``cursor`` says where the next begins."""
         seen = 0
         while True:
-            page = self._call("GET", "/job/", params=query)
-            for job in page["jobs"]:
-                yield job
+            page = self._call("GET", path, params=query)
+            for row in page[field]:
+                yield row
                 seen += 1
                 if seen == most:
                     return
-            if not page["next"]:
+            if page["next"] is None:
                 return
-            query["before"] = page["next"]
+            query[cursor] = page["next"]
 
     def job(self, slug: str) -> Json:
         """Return one job with its counts, XML and parents."""
@@ -181,17 +185,7 @@ class Client:
         descending.
         """
         query: Json = {"status": status, "after": after, "limit": min(most or 1000, 1000)} | chosen
-        seen = 0
-        while True:
-            page = self._call("GET", f"/job/{quote(slug, safe='')}/instances/", params=query)
-            for row in page["instances"]:
-                yield row
-                seen += 1
-                if seen == most:
-                    return
-            if page["next"] is None:
-                return
-            query["after"] = page["next"]
+        return self._rows(f"/job/{quote(slug, safe='')}/instances/", query, "instances", "after", most)
 
     def export(self, slug: str, file_format: str = "csv", **chosen: Any) -> Iterator[bytes]:
         """Iterate over parts of a file, "csv" or "json", of a job's instances; ``chosen`` as for ``instances``."""
@@ -347,17 +341,7 @@ class Client:
         """
         query: Json = {"name": name, "site": site, "status": status, "filetype": filetype, "sort": sort}
         query["limit"] = min(most or 1000, 1000)
-        seen = 0
-        while True:
-            page = self._call("GET", "/datacat/files/", params=query)
-            for row in page["files"]:
-                yield row
-                seen += 1
-                if seen == most:
-                    return
-            if page["next"] is None:
-                return
-            query["after"] = page["next"]
+        return self._rows("/datacat/files/", query, "files", "after", most)
 
     def change_file(self, action: str, filename: str, *, site: str, **fields: str) -> list[str]:
         """Register a file, set its status or delete it (``action``: register, setStatus, delete)."""

@@ -115,6 +115,15 @@ def test_a_job_is_not_removed_while_something_of_it_is_under_way(database: Datab
     assert_counts_are_exact(database, job)
 
 
+def test_what_attempts_used_is_forgotten_with_their_job(database: Database) -> None:
+    job = make_job(database, 1)
+    claim_all(database)
+    apply_report(database, report(job, 1, MajorStatus.DONE, 1, cpu=5))
+    assert database.distributions.count_documents({"_id": job}) == 1
+    remove(database, stored(database, job))
+    assert database.distributions.count_documents({}) == 0
+
+
 def test_a_parent_is_not_removed_before_its_children(database: Database) -> None:
     parent = make_job(database, 1)
     child = make_job(database, 1, "child", (parent,))

@@ -13,7 +13,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import children, clock, counts, jobs
+from DmpWorkflow.core.database import children, clock, counts, distributions, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput
@@ -86,6 +86,7 @@ def remove(database: Database, job: Document) -> int:
         removed += chunk
     _check_idle(database, job)
     database.counts.delete_many({"job": job["_id"]})
+    distributions.forget(database, job["_id"])
     database.jobs.delete_one({"_id": job["_id"]})
     return removed
 

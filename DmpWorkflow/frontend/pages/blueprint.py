@@ -103,7 +103,6 @@ def _common() -> dict[str, Any]:
         "navigation": [entry[:2] for entry in NAVIGATION if who is not None and who.role in entry[2].value],
         "asset": _asset,
         "again": _again,
-        "views": current_app.view_functions,
         "may_submit": who is not None and who.role in Right.SUBMIT.value,
         "may_catalogue": who is not None and who.role in Right.CATALOGUE.value,
         "is_admin": who is not None and who.role == "admin",
