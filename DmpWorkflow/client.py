@@ -304,10 +304,16 @@ class Client:
             results += self._call("POST", "/jobstatusBulk/", json=body)["results"]
         return results
 
-    def agent_heartbeat(self, beat: Mapping[str, Any], holds: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Send an agent's sign of life (site, agent, hostname, version, problem); returns an answer for each hold."""
-        body = dict(beat) | {"holds": [dict(held) for held in holds]}
-        answers: list[str] = self._call("POST", "/agents/heartbeat/", json=body)["answers"]
+    def agent_heartbeat(
+        self, beat: Mapping[str, Any], holds: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[Json]:
+        """Send an agent's sign of life (site, agent, hostname, version, problem) with what it holds, if it knows.
+
+        ``holds`` has rows of job_id, attempt and instances (numbers). Returns such rows with the ``answer`` adopt,
+        over, kill, cancel or unknown; what is in none just goes on.
+        """
+        body = dict(beat) | ({} if holds is None else {"holds": [dict(held) for held in holds]})
+        answers: list[Json] = self._call("POST", "/agents/heartbeat/", json=body)["answers"]
         return answers
 
     def heartbeat(self, hostname: str, process: str, version: str) -> None:

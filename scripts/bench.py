@@ -232,7 +232,7 @@ def measure_reports(bench: Bench) -> None:
         plain_bulk = _time(lambda: _bulk_bare(bench, job, parts))  # noqa: B023
         bench.add(f"bulk reports of 200, {clients} clients, HTTP", took, number, plain_bulk, "bare bulk_write")
     beat = {"site": SITE, "agent": "bench", "hostname": "h", "version": "3"}
-    holds = [{"job_id": str(job), "instance_id": n, "attempt": 1} for n in range(1, 1001)]
+    holds = [{"job_id": str(job), "instances": list(range(1, 1001)), "attempt": 1}]
     bench.add("heartbeat with 1,000 holds, HTTP", median(lambda: bench.client.agent_heartbeat(beat, holds)), 1000)
 
 

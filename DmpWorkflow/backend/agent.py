@@ -26,7 +26,7 @@ from DmpWorkflow.utils.errors import ConfigurationError, Conflict, DmpWorkflowEr
 log = logging.getLogger(__name__)
 
 CHUNK = 1000  # the most that the server takes in one request
-HOLDS = 5000
+HOLDS = 50_000  # in one request
 MISSING_BEFORE_LOST = 2  # successful queries that do not find a job, before its history is asked
 STANDING = frozenset({MajorStatus.SUSPENDED, MajorStatus.UNKNOWN})
 JITTER = 0.1  # share of the pause between cycles, so that agents do not all come at once
@@ -151,7 +151,7 @@ class Cycle:
         try:
             yield
         except Unavailable as error:
-            self._beat([], str(error))
+            self._beat(problem=str(error))
             raise
 
     def _deliver_kept_reports(self) -> None:
@@ -167,23 +167,24 @@ class Cycle:
             held.missing, held.missing_since = 0, None
 
     def _ask_server(self) -> dict[AttemptKey, str]:
-        keys = list(self.journal.held)
+        """Name all that is held; return the answers for what does not only go on."""
         answers: dict[AttemptKey, str] = {}
+        keys = list(self.journal.held)
         for start in range(0, max(len(keys), 1), HOLDS):
-            part = keys[start : start + HOLDS]
-            answers |= dict(zip(part, self._beat(part), strict=True))
+            for row in self._beat(_grouped(keys[start : start + HOLDS])):
+                answers |= {
+                    AttemptKey(row["job_id"], number, row["attempt"]): row["answer"] for number in row["instances"]
+                }
         return answers
 
-    def _beat(self, keys: Sequence[AttemptKey], problem: str | None = None) -> list[str]:
+    def _beat(self, holds: Sequence[Json] | None = None, problem: str | None = None) -> list[Json]:
         beat = {
             "site": self.settings.site.name,
             "agent": self.journal.agent,
             "hostname": socket.gethostname(),
             "version": DmpWorkflow.__version__,
         }
-        return self.client.agent_heartbeat(
-            beat | ({"problem": problem[:1000]} if problem else {}), [_named(key) for key in keys]
-        )
+        return self.client.agent_heartbeat(beat | ({"problem": problem[:1000]} if problem else {}), holds)
 
     def _follow(self, answers: Mapping[AttemptKey, str], jobs: dict[AttemptKey, BatchJob]) -> None:
         """Do what the server answered for each that we hold."""
@@ -330,7 +331,7 @@ class Cycle:
         self.result.deferred = len(results)
         if results:
             log.warning("%d are left for the next cycle: %s", len(results), results[0].later)
-            self._beat([], results[0].later)
+            self._beat(problem=results[0].later)
 
     def _already_submitted(
         self, instances: Sequence[Json], jobs: Mapping[AttemptKey, BatchJob]
@@ -381,5 +382,9 @@ def _key(instance: Json) -> AttemptKey:
     return AttemptKey(instance["job_id"], instance["instance_id"], instance["attempt"])
 
 
-def _named(key: AttemptKey) -> Json:
-    return {"job_id": key.job_id, "instance_id": key.instance_id, "attempt": key.attempt}
+def _grouped(keys: Iterable[AttemptKey]) -> list[Json]:
+    """Return attempts as they travel, those of one job and one number together."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for key in keys:
+        groups.setdefault((key.job_id, key.attempt), []).append(key.instance_id)
+    return [{"job_id": job, "attempt": attempt, "instances": ids} for (job, attempt), ids in groups.items()]

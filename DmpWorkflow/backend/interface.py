@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from DmpWorkflow.core.batch_needs import BatchNeeds
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -19,9 +19,8 @@ NAME = re.compile(r"dwf-(?P<job>[0-9a-f]{24})-(?P<instance>\d+)-(?P<attempt>\d+)
 PROBE_ATTEMPT = 0  # of a job that only tests the site; those of instances count from 1
 
 
-@dataclass(frozen=True, order=True)
-class AttemptKey:
-    """One attempt of one instance."""
+class AttemptKey(NamedTuple):
+    """One attempt of one instance; a tuple, since an agent looks up ten thousands of them in each cycle."""
 
     job_id: str
     instance_id: int

@@ -13,14 +13,16 @@ from DmpWorkflow.backend.interface import AttemptKey
 from DmpWorkflow.utils.errors import Conflict, Unavailable
 from DmpWorkflow.utils.files import write_private
 
+JOURNAL = "journal.json"
+
 
 @dataclass
 class Held:
     """An attempt that is in the batch system, or was.
 
-    ``missing`` counts the queries that did not find it, since ``missing_since``; ``stands`` is True while it is
-    suspended, since ``held_since`` for ``reason``; ``killed`` when a person wants its end, ``over`` when the server
-    knows its end. Times are Unix times.
+    The journal keeps its values in their order. ``missing`` counts the queries that did not find it, since
+    ``missing_since``; ``stands`` is True while it is suspended, since ``held_since`` for ``reason``; ``killed`` when
+    a person wants its end, ``over`` when the server knows its end. Times are Unix times.
     """
 
     key: AttemptKey
@@ -51,6 +53,7 @@ class Journal:
     agent: str
     claim: OpenClaim | None = None
     held: dict[AttemptKey, Held] = field(default_factory=dict)
+    _saved: str = ""
 
     def open_claim(self, limit: int) -> OpenClaim:
         """Note the intent to claim, before the server is asked."""
@@ -60,14 +63,15 @@ class Journal:
 
     def save(self) -> None:
         """Write the journal, whole or not at all."""
-        content = {
-            "claim": asdict(self.claim) if self.claim else None,
-            "held": [vars(held) | {"key": vars(held.key)} for held in self.held.values()],
-        }
+        claim = asdict(self.claim) if self.claim else None
+        content = json.dumps({"claim": claim, "held": [list(vars(held).values()) for held in self.held.values()]})
+        if content == self._saved:
+            return
         try:
-            write_private(self.folder / "journal.json", json.dumps(content).encode())
+            write_private(self.folder / JOURNAL, content.encode())
         except OSError as error:
             raise _unusable(self.folder, error) from error
+        self._saved = content
 
 
 def agent_folder(workdir: Path, site: str, agent: str = "") -> Path:
@@ -97,13 +101,14 @@ def _unusable(folder: Path, error: OSError) -> Unavailable:
 
 def _read(folder: Path) -> Journal:
     journal = Journal(folder, _identity(folder / "identity"))
-    path = folder / "journal.json"
+    path = folder / JOURNAL
     if path.exists():
-        content = json.loads(path.read_bytes())
+        journal._saved = path.read_text()
+        content = json.loads(journal._saved)
         journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
-        for item in content["held"]:
-            key = AttemptKey(**item.pop("key"))
-            journal.held[key] = Held(key, **item)
+        for key, *values in content["held"]:
+            held = Held(AttemptKey(*key), *values)
+            journal.held[held.key] = held
     return journal
 
 

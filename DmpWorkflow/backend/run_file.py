@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Self, TypeVar
 
 from DmpWorkflow.utils.errors import InvalidInput
-from DmpWorkflow.utils.files import write_private
+from DmpWorkflow.utils.files import write_quickly
 
 Part = TypeVar("Part")
 
@@ -111,11 +111,8 @@ class RunFile:
         return _build(cls, content, f"run file {path}")
 
     def save(self, path: Path) -> None:
-        """Write ``path`` at once and readable by its owner only, since it holds a token.
-
-        It is not forced to the disk: an agent writes many of them, and after a crash none is needed.
-        """
-        write_private(path, json.dumps(vars(self), default=vars).encode(), durable=False)
+        """Write ``path``, readable by its owner only, since it holds a token."""
+        write_quickly(path, json.dumps(vars(self), default=vars).encode())
 
 
 def _build(kind: type[Part], content: object, place: str) -> Part:

@@ -14,6 +14,7 @@ from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.random_seed import random_seed
 from DmpWorkflow.core.work_folder import work_folder
 from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
+from DmpWorkflow.utils.files import write_quickly
 
 WRAPPER = """\
 #!/bin/bash
@@ -49,8 +50,7 @@ def prepare(
             python=shlex.quote(python or sys.executable),
             run_file=shlex.quote(str(run_file)),
         )
-        script.write_text(text)
-        script.chmod(0o700)
+        write_quickly(script, text.encode(), 0o700)
     except OSError as error:
         raise Unavailable(f"work folder {folder}: {error.strerror}: check [site] workdir") from error
     return Submission(key, folder, script, folder / LOG, needs), warnings
@@ -92,8 +92,7 @@ def _make_empty(folder: Path) -> None:
         raise DmpWorkflowError(f"work folder {folder} is a symbolic link: remove it")
     if folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    folder.chmod(0o700)
+    folder.mkdir(mode=0o700, parents=True)
 
 
 def _run_file(

@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_private(target: Path, content: bytes, durable: bool = True) -> None:
+def write_private(target: Path, content: bytes) -> None:
     """Put a file in its place, atomically, such that only its owner may read it (mode 0600).
 
-    Unless ``durable`` is False it survives a crash of the machine, which costs two waits for the disk.
+    It survives a crash of the machine, which costs two waits for the disk.
     """
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    if durable:
-        _sync_folder(target.parent)
+    _sync_folder(target.parent)
+
+
+def write_quickly(target: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that no one reads before this returns and that nobody needs after a crash of the machine."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(target, flags, mode), "wb") as stream:
+        stream.write(content)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def fill(database: Database) -> ObjectId:
     users.create(database, "anna", "a long password", "submit")
     heartbeats.beat(database, "wn", "JobFetcher", "3")
     beat = {"agent": "agent", "hostname": "wn", "version": "3"}
-    heartbeats.agent_beat(database, beat, "local", [heartbeats.Held(job, 2, 1)])
+    heartbeats.agent_beat(database, beat, "local", [heartbeats.Held(job, 1, [2])])
     data_catalogue.register(database, "local", ["/a"], "root")
     kill(database, job, [2])
     snapshots.take_when_due(database, snapshots.Clockwork())

@@ -75,7 +75,7 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     send("POST", "/jobstatus/", json={"args": report | {"memory": 2, "cpu_max": 3, "batchId": 7, "log": "x"}})
     send("POST", "/jobstatusBulk/", json={"reports": [report, report | {"inst_id": 99}, {}]})
     assert send("GET", "/watchdog/", params={"site": "local"})["jobs"]
-    hold = {"job_id": first["job_id"], "instance_id": 1, "attempt": 1}
+    hold = {"job_id": first["job_id"], "instances": [1], "attempt": 1}
     beat = {"site": "local", "agent": "a", "hostname": "h", "version": "3", "holds": [hold]}
     send("POST", "/agents/heartbeat/", json=beat)
     send("POST", "/testDB/", json={"hostname": "h"})

@@ -11,6 +11,8 @@ from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
+BEAT = {"agent": "a", "hostname": "wn1", "version": "3"}
+
 
 def test_an_agent_is_told_what_to_do_with_each_that_it_holds(database: Database) -> None:
     job = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
@@ -18,20 +20,32 @@ def test_an_agent_is_told_what_to_do_with_each_that_it_holds(database: Database)
     claims.claim(database, claims.ClaimRequest("local", "a", "r1", 3, timedelta(minutes=5)))
     apply_report(database, StatusReport(job, 1, Report(MajorStatus.SUBMITTED, 1, 0)))
     apply_report(database, StatusReport(job, 2, Report(MajorStatus.DONE, 1, 1)))
-    holds = [
-        Held(job, 1, 1),
-        Held(job, 1, 0),
-        Held(job, 2, 1),
-        Held(job, 3, 1),
-        Held(job, 4, 1),
-        Held(ObjectId(), 1, 1),
-    ]
-    beat = {"agent": "a", "hostname": "wn1", "version": "3"}
-    assert heartbeats.agent_beat(database, beat, "local", holds) == [
-        Answer.GO_ON, Answer.CANCEL, Answer.OVER, Answer.ADOPT, Answer.CANCEL, Answer.UNKNOWN,
-    ]  # fmt: skip
-    assert heartbeats.agent_beat(database, beat, "CNAF", holds[:1]) == [Answer.UNKNOWN]
-    assert heartbeats.agent_beat(database, beat, "local", []) == []
+    nowhere = ObjectId()
+    holds = [Held(job, 1, [1, 2, 3, 4, 77]), Held(job, 0, [1]), Held(nowhere, 1, [1])]
+    assert set(_told(database, "local", holds)) == {
+        (Answer.CANCEL, job, 0, 1),
+        (Answer.OVER, job, 1, 2),
+        (Answer.ADOPT, job, 1, 3),
+        (Answer.CANCEL, job, 1, 4),
+        (Answer.UNKNOWN, job, 1, 77),
+        (Answer.UNKNOWN, nowhere, 1, 1),
+    }
+    assert database.agents.distinct("holds") == [7]
+    assert _told(database, "CNAF", [Held(job, 1, [1])]) == [(Answer.UNKNOWN, job, 1, 1)]
+    assert _told(database, "local", []) == []
+
+
+def _told(database: Database, site: str, holds: list[Held]) -> list[tuple[Answer, ObjectId, int, int]]:
+    answers = heartbeats.agent_beat(database, BEAT, site, holds)
+    return [(answer, held.job, held.attempt, number) for answer, held in answers for number in held.instances]
+
+
+def test_an_agent_that_cannot_ask_its_batch_system_still_holds_what_it_held(database: Database) -> None:
+    job = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
+    heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1, 2, 3])])
+    assert heartbeats.agent_beat(database, BEAT | {"problem": "squeue does not answer"}, "local", None) == []
+    for collection in (database.agents, database.beats):
+        assert [(found["holds"], found["problem"]) for found in collection.find()] == [(3, "squeue does not answer")]
 
 
 def test_the_latest_host_comes_first(database: Database) -> None:

@@ -249,7 +249,7 @@ def test_at_a_limit_what_fits_goes_out_and_other_queues_go_on(system: str, tmp_p
         """,
     )
     first = submissions(tmp_path, 20, BatchNeeds(1000, 3600, queue="small"))
-    other = [replace(job, key=replace(job.key, instance_id=99), needs=NEEDS) for job in first[:1]]
+    other = [replace(job, key=job.key._replace(instance_id=99), needs=NEEDS) for job in first[:1]]
     results = make_backend(system, settings(tmp_path)).submit([*first, *other])
     assert [bool(result.batch_id) for result in results] == [True] * 4 + [False] * 16 + [True]
     assert all(message in result.later and not result.error for result in results[4:20])

@@ -28,11 +28,11 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class Held:
-    """An attempt that an agent has in its batch system."""
+    """Instances of one job that an agent has in its batch system, all with the same number of attempt."""
 
     job: ObjectId
-    instance: int
     attempt: int
+    instances: Sequence[int]
 
 
 def beat(database: Database, hostname: str, process: str, version: str) -> None:
@@ -50,39 +50,92 @@ def recent(database: Database, limit: int) -> list[str]:
     return [found["hostname"] for found in beats] if limit else []
 
 
-def agent_beat(database: Database, beat: Document, site: str, holds: Sequence[Held]) -> list[Answer]:
-    """Note an agent's sign of life, also for what it holds, and answer for each of these.
+def agent_beat(
+    database: Database, beat: Document, site: str, holds: Sequence[Held] | None
+) -> list[tuple[Answer, Held]]:
+    """Note an agent's sign of life, also for what it holds, and return all answers but GO_ON.
 
-    ``beat`` has agent, hostname, version and, if the agent complains, problem.
+    ``beat`` has agent, hostname, version and, if the agent complains, problem. ``holds`` is None if it does not know.
     """
     now = clock.now()
+    told = beat if holds is None else beat | {"holds": sum(len(held.instances) for held in holds)}
     database.agents.update_one(
-        {"site": site, "agent": beat["agent"]}, {"$set": beat | {"last_beat": now, "holds": len(holds)}}, upsert=True
+        {"site": site, "agent": beat["agent"]}, {"$set": told | {"last_beat": now}}, upsert=True
     )
-    _remember(database, beat, site, len(holds), now)
-    states = _states(database, site, holds)
-    answers = [_answer(states.get((held.job, held.instance)), held) for held in holds]
-    alive = [
-        states[held.job, held.instance]["_id"]
-        for held, answer in zip(holds, answers, strict=True)
-        if answer in (Answer.GO_ON, Answer.KILL) and _is_stale(states[held.job, held.instance], now)
+    _remember(database, told, site, now)
+    attempts = sorted({held.attempt for held in holds or ()})
+    return [
+        answer
+        for attempt in attempts
+        for answer in _answers(database, site, attempt, _numbers(holds or (), attempt), now)
     ]
-    if alive:
-        database.instances.update_many({"_id": {"$in": alive}}, {"$set": {"last_contact": now}})
-    return answers
 
 
-def _is_stale(state: Document, now: datetime) -> bool:
-    """Say whether the last contact is worth noting anew: agents may beat often, and hold many."""
-    last = state.get("last_contact")
-    return last is None or now - last >= NOTE_CONTACT_EVERY
+def _numbers(holds: Sequence[Held], attempt: int) -> dict[ObjectId, set[int]]:
+    numbers: dict[ObjectId, set[int]] = {}
+    for held in holds:
+        if held.attempt == attempt:
+            numbers.setdefault(held.job, set()).update(held.instances)
+    return numbers
 
 
-def _remember(database: Database, beat: Document, site: str, holds: int, now: datetime) -> None:
+def _answers(
+    database: Database, site: str, attempt: int, numbers: dict[ObjectId, set[int]], now: datetime
+) -> list[tuple[Answer, Held]]:
+    """Answer for what is held with this number of attempt; the database counts those that only have to go on."""
+    held = {"$or": [{"job": job, "instanceId": {"$in": list(ids)}} for job, ids in numbers.items()], "site": site}
+    found = _state(database, held, attempt, now)
+    if found["stale"]:
+        alive = {"attempt": attempt, "handed_out": True, "status": {"$nin": [*map(str, FINAL), str(MajorStatus.NEW)]}}
+        database.instances.update_many(held | alive, {"$set": {"last_contact": now}})
+    answers: dict[tuple[Answer, ObjectId], list[int]] = {}
+    for state in found["others"]:
+        if (answer := _answer(state, attempt)) is not Answer.GO_ON:
+            answers.setdefault((answer, state["job"]), []).append(state["instanceId"])
+    if found["known"] < sum(map(len, numbers.values())):
+        for job, unknown in _unknown(database, held, numbers).items():
+            answers[Answer.UNKNOWN, job] = unknown
+    return [(answer, Held(job, attempt, sorted(ids))) for (answer, job), ids in answers.items()]
+
+
+def _state(database: Database, held: Document, attempt: int, now: datetime) -> Document:
+    """Return of what is held how many are ``known``, how many ``stale``, and the ``others`` that may not just go on.
+
+    A contact that is stale is worth noting anew: agents may beat often, and hold many.
+    """
+    goes_on = {
+        "$and": [
+            {"$eq": ["$attempt", attempt]},
+            {"$eq": ["$handed_out", True]},
+            {"$not": {"$in": ["$status", [*map(str, FINAL), str(MajorStatus.NEW)]]}},
+        ]
+    }
+    other = {"job": "$job", "instanceId": "$instanceId", "status": "$status", "attempt": "$attempt"}
+    other |= {"handed_out": "$handed_out", "kill": "$kill"}
+    stale = {"$and": [goes_on, {"$lte": ["$last_contact", now - NOTE_CONTACT_EVERY]}]}  # also one that is missing
+    quiet = {"$and": [goes_on, {"$ne": ["$kill", True]}]}
+    summed = {
+        "_id": None,
+        "known": {"$sum": 1},
+        "stale": {"$sum": {"$cond": [stale, 1, 0]}},
+        "others": {"$push": {"$cond": [quiet, "$$REMOVE", other]}},
+    }
+    rows = list(database.instances.aggregate([{"$match": held}, {"$group": summed}]))
+    return rows[0] if rows else {"known": 0, "stale": 0, "others": []}
+
+
+def _unknown(database: Database, held: Document, numbers: dict[ObjectId, set[int]]) -> dict[ObjectId, list[int]]:
+    missing = {job: set(ids) for job, ids in numbers.items()}
+    for found in database.instances.find(held, {"job": 1, "instanceId": 1}):
+        missing[found["job"]].discard(found["instanceId"])
+    return {job: list(ids) for job, ids in missing.items() if ids}
+
+
+def _remember(database: Database, beat: Document, site: str, now: datetime) -> None:
     """Keep this quarter of an hour in the agent's history; the last complaint in it stays."""
     time = snapshots.quarter(now)
-    told = {"site": site, "agent": beat["agent"], "time": time, "holds": holds}
-    told |= {"problem": beat["problem"]} if beat.get("problem") else {}
+    told = {"site": site, "agent": beat["agent"], "time": time}
+    told |= {name: beat[name] for name in ("holds", "problem") if beat.get(name) not in (None, "")}
     key = f"{site}|{beat['agent']}|{time:%Y%m%d%H%M}"
     database.beats.update_one({"_id": key}, {"$set": told, "$inc": {"beats": 1}}, upsert=True)
 
@@ -104,21 +157,8 @@ def agents(database: Database, sites: Sequence[str]) -> list[Document]:
     return list(database.agents.find({"site": {"$in": list(sites)}}, sort=[("last_beat", -1)]))
 
 
-def _states(database: Database, site: str, holds: Sequence[Held]) -> dict[tuple[ObjectId, int], Document]:
-    numbers: dict[ObjectId, list[int]] = {}
-    for held in holds:
-        numbers.setdefault(held.job, []).append(held.instance)
-    if not numbers:
-        return {}
-    query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()], "site": site}
-    fields = {"job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1, "kill": 1, "last_contact": 1}
-    return {(found["job"], found["instanceId"]): found for found in database.instances.find(query, fields)}
-
-
-def _answer(state: Document | None, held: Held) -> Answer:
-    if state is None:
-        return Answer.UNKNOWN
-    if not state["handed_out"] or state["attempt"] != held.attempt:
+def _answer(state: Document, attempt: int) -> Answer:
+    if not state["handed_out"] or state["attempt"] != attempt:
         return Answer.CANCEL
     if state["status"] in FINAL:
         return Answer.OVER

@@ -346,10 +346,19 @@ class OldClaimed(Reply):
     jobs: list[str] | int
 
 
-class Answers(Reply):
-    """POST /agents/heartbeat/: an answer for each hold, in their order."""
+class Answered(BaseModel):
+    """What an agent is to do with some instances that it holds."""
 
-    answers: list[Literal["go on", "adopt", "over", "kill", "cancel", "unknown"]]
+    answer: Literal["adopt", "over", "kill", "cancel", "unknown"]
+    job_id: str
+    attempt: int
+    instances: list[int]
+
+
+class Answers(Reply):
+    """POST /agents/heartbeat/: answers for what does not only go on."""
+
+    answers: list[Answered]
 
 
 class Beats(Reply):

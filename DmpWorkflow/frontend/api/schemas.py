@@ -13,6 +13,7 @@ from DmpWorkflow.core.database.reporting import LOG_LIMIT
 
 INT64 = 2**63 - 1
 MOST_CHOSEN = 100_000  # instances named one by one
+MOST_HELD = 50_000  # instances, and jobs, that one heartbeat names
 ID = r"^[0-9a-fA-F]{24}$"
 
 
@@ -174,11 +175,11 @@ class Claim(Strict):
 
 
 class Hold(Strict):
-    """An attempt that an agent has in its batch system."""
+    """Instances of a job that an agent has in its batch system, all with the same number of attempt."""
 
     job_id: Id
-    instance_id: Number
     attempt: Number
+    instances: Annotated[list[Number], Field(max_length=MOST_HELD)]
 
 
 class AgentHeartbeat(Strict):
@@ -189,7 +190,7 @@ class AgentHeartbeat(Strict):
     hostname: Text
     version: Text
     problem: Text | None = None
-    holds: Annotated[list[Hold], Field(max_length=5000)] = []
+    holds: Annotated[list[Hold], Field(max_length=MOST_HELD)] | None = None  # None: it could not find out
 
 
 class Heartbeat(BaseModel):

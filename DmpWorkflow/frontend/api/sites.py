@@ -84,10 +84,18 @@ def agent_heartbeat() -> dict[str, Any]:
     given = parse(schemas.AgentHeartbeat)
     check_site(given.site)
     beat = given.model_dump(include={"agent", "hostname", "version", "problem"})
-    holds = [heartbeats.Held(ObjectId(held.job_id), held.instance_id, held.attempt) for held in given.holds]
+    holds = None if given.holds is None else [_held(hold) for hold in given.holds]
     answers = heartbeats.agent_beat(database(), beat, given.site, holds)
     snapshots.take_when_due(database(), current_app.extensions["dampe_clockwork"])
-    return {"result": "ok", "answers": [str(answer) for answer in answers]}
+    return {"result": "ok", "answers": [_answered(answer, held) for answer, held in answers]}
+
+
+def _held(hold: schemas.Hold) -> heartbeats.Held:
+    return heartbeats.Held(ObjectId(hold.job_id), hold.attempt, hold.instances)
+
+
+def _answered(answer: heartbeats.Answer, held: heartbeats.Held) -> dict[str, Any]:
+    return {"answer": str(answer), "job_id": str(held.job), "attempt": held.attempt, "instances": held.instances}
 
 
 @blueprint.post("/testDB/")
