@@ -30,6 +30,7 @@ from DmpWorkflow.utils.errors import (
     Unavailable,
 )
 from DmpWorkflow.utils.parts import in_parts
+from DmpWorkflow.utils.urls import split_credential
 
 Json = dict[str, Any]
 
@@ -65,12 +66,15 @@ class Given(TypedDict, total=False):
 class Client:
     """A connection to the server at ``url``, with the credential ``token``; also a context manager.
 
+    A credential in the url (``http://user:TOKEN@server``) is taken out of it, so that no message shows it.
     ``ca_file`` names the certificates to trust, if the system's do not do. Requests that may be repeated are
     repeated a few times with growing pauses before Unavailable is raised. Redirects are not followed, so that a
     token never reaches another host.
     """
 
     def __init__(self, url: str, token: str = "", ca_file: str | Path = "", tries: int = 4) -> None:
+        url, written = split_credential(url)
+        token = token or written
         self.url = url.rstrip("/")
         self._once = _session(token, ca_file, again=0)
         self._repeating = _session(token, ca_file, again=tries - 1)

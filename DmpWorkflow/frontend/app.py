@@ -54,8 +54,8 @@ def create_app(settings: Settings) -> Flask:
     for module in (jobs, status, sites, statistics, administration, service, pages):
         app.register_blueprint(module.blueprint)
     access.check_declarations(app)
-    if settings.server.auth == "off":
-        log.warning("auth = off: everybody who reaches this server may do everything")
+    if settings.server.open_to:
+        log.warning("access is open: without a credential, %s", settings.server.open_to)
     return app
 
 

@@ -21,7 +21,7 @@ ADMINISTRATORS_ROUTES = """
 from DmpWorkflow.frontend.access import RIGHTS, Right
 from DmpWorkflow.frontend.wsgi import app
 for rule in app.url_map.iter_rules():
-    if getattr(app.view_functions[rule.endpoint], RIGHTS, None) is Right.ADMIN:
+    if getattr(app.view_functions[rule.endpoint], RIGHTS, None) in (Right.ADMIN, Right.OPERATE):
         print(*(rule.methods - {"HEAD", "OPTIONS"}), rule.rule)
 """
 CSRF = re.compile(r'name="csrf_token" value="([^"]+)"')

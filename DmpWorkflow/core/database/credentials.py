@@ -13,7 +13,7 @@ from DmpWorkflow.core.database import clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
-ROLES = ("admin", "submit", "read", "site")
+ROLES = ("admin", "operator", "submit", "read", "site")
 TOKEN_BYTES = 32
 ATTEMPT_PREFIX = "att."
 SIGNING_KEY_ID = "attempt-signing-key"

@@ -56,7 +56,8 @@ class ServerHealth(BaseModel):
     version: str
     python: str
     hostname: str
-    auth: Literal["required", "off"]
+    auth: Literal["required", "optional", "off"]
+    open_to: str
 
 
 class Member(BaseModel):

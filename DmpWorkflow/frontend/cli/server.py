@@ -49,7 +49,8 @@ def init(context: Context) -> None:
 def check(context: Context) -> None:
     """Test what a server needs, one line each with the remedy; fails if something is missing."""
     failed = False
-    for name, test in (("settings", _check_settings), ("database", _check_database)):
+    checks = (("settings", _check_settings), ("access", _check_access), ("database", _check_database))
+    for name, test in checks:
         try:
             context.say(f"ok    {name}: {test(context)}")
         except DmpWorkflowError as error:
@@ -64,9 +65,14 @@ def _check_settings(context: Context) -> str:
     settings = context.settings
     if settings.global_.installation != "server":
         raise ConfigurationError("[global] installation is client: set it to server")
-    if settings.server.auth == "off":
-        raise ConfigurationError("[server] auth is off: everybody may do everything; set it to required")
     return f"sites {', '.join(settings.jobdb.batch_sites)}"
+
+
+def _check_access(context: Context) -> str:
+    server = context.settings.server
+    if server.auth == "off":
+        raise ConfigurationError(f"[server] auth is off: {server.open_to}; set it to required")
+    return f"open: without a credential, {server.open_to}" if server.open_to else "every client needs a credential"
 
 
 def _check_database(context: Context) -> str:

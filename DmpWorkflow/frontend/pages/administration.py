@@ -19,7 +19,7 @@ NO_FIELDS = ("csrf_token", "again")  # of a form that are no part of what it ask
 
 
 @blueprint.get("/admin/")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def administration() -> str:
     """Show the state of the server, and what there is to look after; a refresh shows what changes by itself."""
     lists = {} if is_refresh() else _lists()
@@ -33,7 +33,7 @@ def _lists() -> Document:
 
 
 @blueprint.post("/admin/maintenance")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def maintain() -> Response:
     """Do a maintenance action."""
     done = maintenance.run(database(), parse(schemas.MaintenanceAction, _form()).action, principal().name)
