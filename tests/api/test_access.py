@@ -2,26 +2,14 @@
 
 import re
 import uuid
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
-import mongoengine
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from DmpWorkflow.config.loader import load
-from DmpWorkflow.core.database import claims, creation, credentials, jobs
-from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
-
-with warnings.catch_warnings():  # flask-mongoengine warns of parts of it that we do not use
-    warnings.simplefilter("ignore")
-    from DmpWorkflow.frontend.app import create_app
+from tests.api.house import ABROAD, AT_HOME, House, build
 
 # stranger: submits, but not this job; owner: submitted it; site: the job's site; elsewhere: another site;
 # cookie: an administrator with a session and no token; old: no credential, from a network with auth = optional.
@@ -82,6 +70,8 @@ POST   /administration/tokens/revoke/                                  .       .
 GET    /administration/users/                                          .       .     .      .       .    .       .        .       x      .    .
 POST   /administration/users/                                          .       .     .      .       .    .       .        .       x      .    .
 POST   /administration/users/password/                                 .       .     .      .       .    .       .        .       x      .    .
+POST   /administration/users/disable/                                  .       .     .      .       .    .       .        .       x      .    .
+POST   /administration/users/enable/                                   .       .     .      .       .    .       .        .       x      .    .
 POST   /administration/users/remove/                                   .       .     .      .       .    .       .        .       x      .    .
 GET    /                                                               .       .     x      x       x    x       .        x       x      x    .
 GET    /jobs/                                                          .       .     x      x       x    x       x        x       x      x    .
@@ -113,108 +103,20 @@ POST   /admin/tokens                                                   .       .
 POST   /admin/tokens/revoke                                            .       .     .      .       .    .       .        .       x      x    .
 POST   /admin/users                                                    .       .     .      .       .    .       .        .       x      x    .
 POST   /admin/users/password                                           .       .     .      .       .    .       .        .       x      x    .
+POST   /admin/users/disable                                            .       .     .      .       .    .       .        .       x      x    .
+POST   /admin/users/enable                                             .       .     .      .       .    .       .        .       x      x    .
 POST   /admin/users/remove                                             .       .     .      .       .    .       .        .       x      x    .
 """  # noqa: E501 - a table
 HEAD, *ROWS = TABLE.strip().splitlines()
 COLUMNS = HEAD.split()
 EXPECTED = {tuple(row.split()[:2]): row.split()[2:] for row in ROWS}
-WITH_TOKENS = ("read", "stranger", "owner", "site", "elsewhere", "operator", "admin")
 HELD = 1  # the instance whose attempt is under way
 NONE = 999  # of an instance that there is not
-AT_HOME, ABROAD = "10.1.2.3", "192.0.2.1"  # a network with auth = optional, and any other
-
-CONFIGURATION = """\
-[global]
-installation = server
-[server]
-auth = required
-auth_networks = 10.1.0.0/16 optional, 10.1.9.0/24 required, 127.0.0.0/8 off, fd00::/8 optional
-[database]
-uri = {uri}
-name = {name}
-[JobDB]
-batch_sites = local,CNAF
-"""
-XML = "<Jobs><Job name='{name}' type='User'><JobWrapper executable='sh'>true</JobWrapper></Job></Jobs>"
-COOKIE = "dampe_session"
-CSRF = re.compile(r'name="csrf_token" value="([^"]+)"')
-
-
-@dataclass
-class House:
-    """An application in this process, a token of each kind, and a job of the owner's with an attempt under way."""
-
-    app: Flask
-    database: Database
-    tokens: dict[str, str] = field(default_factory=dict)
-    job: Document = field(default_factory=dict)
-    form: tuple[str, str] = ("", "")  # the cookie of somebody who has seen a form, and the token in that
-
-    def client(self) -> FlaskClient:
-        """Return a browser of nobody in particular, which has seen a form."""
-        client = self.app.test_client()
-        if not self.form[0]:
-            self.form = self.see_form(client)
-        client.set_cookie(COOKIE, self.form[0])
-        client.environ_base["HTTP_X_CSRFTOKEN"] = self.form[1]
-        return client
-
-    @staticmethod
-    def see_form(client: FlaskClient) -> tuple[str, str]:
-        """Return the cookie, and the token against forged requests, that go with a page."""
-        found = CSRF.search(client.get("/login", environ_base={"REMOTE_ADDR": ABROAD}).text)
-        cookie = client.get_cookie(COOKIE)
-        assert found is not None and cookie is not None
-        return cookie.value, found[1]
-
-    def logged_in(self, **fields: str) -> FlaskClient:
-        """Return a browser in which somebody has logged in."""
-        client = self.client()
-        reply = client.post("/login", data=fields, environ_base={"REMOTE_ADDR": ABROAD})
-        assert reply.status_code == 302, reply.text
-        client.environ_base["HTTP_X_CSRFTOKEN"] = self.see_form(client)[1]
-        return client
-
-    def ask(self, method: str, path: str, token: str = "", *, at: str = ABROAD, **content: Any) -> TestResponse:
-        """Send a request with a token, or without any credential, from an address."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return self.app.test_client(use_cookies=False).open(
-            path, method=method, headers=headers, environ_base={"REMOTE_ADDR": at}, **content
-        )
-
-    def new_job(self, owner: str, instances: int = 1, site: str = "local") -> Document:
-        """Make a job."""
-        name = f"job-{uuid.uuid4().hex[:8]}"
-        job = jobs.submit(self.database, jobs.NewJob(name, "User", site, XML.format(name=name), owner=owner))
-        creation.create_instances(self.database, job["_id"], instances)
-        return job
-
-    def claim(self) -> list[Document]:
-        """Hand out what waits at the site "local"."""
-        request = claims.ClaimRequest("local", "agent", uuid.uuid4().hex, 100, timedelta(hours=1))
-        return claims.claim(self.database, request)
-
-    def attempt_token(self, instance: Document) -> str:
-        """Return the token of the attempt that was claimed."""
-        secret = credentials.secret(self.database)
-        return credentials.attempt_token(secret, str(instance["job"]), instance["instanceId"], instance["attempt"])
 
 
 @pytest.fixture(scope="module")
 def house(mongod: EmbeddedMongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    path = tmp_path_factory.mktemp("house") / "server.cfg"
-    path.write_text(CONFIGURATION.format(uri=mongod.uri, name="house"))
-    app = create_app(load(path).settings)
-    made = House(app, app.extensions["dampe_database"])
-    for name in WITH_TOKENS:
-        role = {"stranger": "submit", "owner": "submit", "elsewhere": "site"}.get(name, name)
-        site = {"site": "local", "elsewhere": "CNAF"}.get(name)
-        made.tokens[name] = credentials.create(made.database, name, role, site)[0]
-    made.job = made.new_job("owner")
-    made.tokens["attempt"] = made.attempt_token(made.claim()[0])
-    yield made
-    made.database.client.drop_database("house")
-    mongoengine.disconnect()
+    yield from build(mongod, tmp_path_factory.mktemp("house"))
 
 
 def request_of(house: House, method: str, rule: str) -> tuple[str, dict[str, Any]]:

@@ -30,13 +30,14 @@ def list_tokens() -> dict[str, Any]:
 @requires(Right.ADMIN)
 def create_token() -> dict[str, Any]:
     """Make a token; the reply is the only place where it can be seen."""
-    return {"result": "ok", "token": make_token(parse(schemas.NewToken))}
+    return {"result": "ok", "token": make_token(parse(schemas.NewToken))[0]}
 
 
-def make_token(given: schemas.NewToken) -> str:
-    """Make a token and return its text."""
+def make_token(given: schemas.NewToken) -> tuple[str, Document]:
+    """Make a token and return its text, and what is stored of it."""
     _known().check_site(given.site)
-    return credentials.create(database(), given.name, given.role, given.site)[0]
+    expires = credentials.expiry(given.expires)
+    return credentials.create(database(), given.name, given.role, given.site, expires)
 
 
 @blueprint.post("/tokens/revoke/")
@@ -74,6 +75,22 @@ def set_password() -> dict[str, Any]:
     """Give a user another password, which ends all sessions of that user."""
     given = parse(schemas.NewPassword)
     users.set_password(database(), given.name, given.password)
+    return {"result": "ok"}
+
+
+@blueprint.post("/users/disable/")
+@requires(Right.ADMIN)
+def disable_user() -> dict[str, Any]:
+    """Keep a user out, at once, until that is taken back."""
+    users.set_disabled(database(), parse(schemas.Named).name, True)
+    return {"result": "ok"}
+
+
+@blueprint.post("/users/enable/")
+@requires(Right.ADMIN)
+def enable_user() -> dict[str, Any]:
+    """Let a user in again."""
+    users.set_disabled(database(), parse(schemas.Named).name, False)
     return {"result": "ok"}
 
 
