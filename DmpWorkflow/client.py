@@ -30,6 +30,7 @@ from DmpWorkflow.utils.errors import (
     Unavailable,
 )
 from DmpWorkflow.utils.parts import in_parts
+from DmpWorkflow.utils.urls import split_credential
 
 Json = dict[str, Any]
 
@@ -65,12 +66,15 @@ class Given(TypedDict, total=False):
 class Client:
     """A connection to the server at ``url``, with the credential ``token``; also a context manager.
 
+    A credential in the url (``http://user:TOKEN@server``) is taken out of it, so that no message shows it.
     ``ca_file`` names the certificates to trust, if the system's do not do. Requests that may be repeated are
     repeated a few times with growing pauses before Unavailable is raised. Redirects are not followed, so that a
     token never reaches another host.
     """
 
     def __init__(self, url: str, token: str = "", ca_file: str | Path = "", tries: int = 4) -> None:
+        url, written = split_credential(url)
+        token = token or written
         self.url = url.rstrip("/")
         self._once = _session(token, ca_file, again=0)
         self._repeating = _session(token, ca_file, again=tries - 1)
@@ -356,13 +360,16 @@ class Client:
         return ids
 
     def tokens(self) -> list[Json]:
-        """Return all tokens (name, role, site, created_at, last_used), less their secrets."""
+        """Return all tokens (name, role, site, created_at, last_used, expires), less their secrets."""
         found: list[Json] = self._call("GET", "/administration/tokens/")["tokens"]
         return found
 
-    def create_token(self, name: str, role: str, site: str | None = None) -> str:
-        """Make a token (role: admin, submit, read, or site with its ``site``) and return it."""
-        body = {"name": name, "role": role, "site": site}
+    def create_token(self, name: str, role: str, site: str | None = None, expires: str = "") -> str:
+        """Make a token (role: admin, operator, submit, read, or site with its ``site``) and return it.
+
+        ``expires``: after so many days, or with a date as in 2027-01-31; an empty text means never.
+        """
+        body = {"name": name, "role": role, "site": site, "expires": expires}
         text: str = self._call("POST", "/administration/tokens/", once=True, json=body)["token"]
         return text
 
@@ -371,7 +378,7 @@ class Client:
         self._call("POST", "/administration/tokens/revoke/", once=True, json={"name": name})
 
     def users(self) -> list[Json]:
-        """Return all users (name, role, site, created_at, last_used)."""
+        """Return all users (name, role, site, created_at, last_used, disabled)."""
         found: list[Json] = self._call("GET", "/administration/users/")["users"]
         return found
 
@@ -383,6 +390,11 @@ class Client:
     def set_password(self, name: str, password: str) -> None:
         """Give a user another password, which ends all sessions of that user."""
         self._call("POST", "/administration/users/password/", json={"name": name, "password": password})
+
+    def disable_user(self, name: str, disabled: bool = True) -> None:
+        """Keep a user out, at once, or let the user in again."""
+        path = f"/administration/users/{'disable' if disabled else 'enable'}/"
+        self._call("POST", path, json={"name": name})
 
     def remove_user(self, name: str) -> None:
         """Remove a user, at once."""

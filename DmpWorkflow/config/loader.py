@@ -124,7 +124,7 @@ def _show(item: "Field[Any]", value: object) -> str:
     if item.metadata["secret"]:
         return MASK if value else ""
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)

@@ -11,11 +11,12 @@ from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import quote_plus
 
+from DmpWorkflow.config.networks import AUTH_MODES, AuthNetwork, mode_for, open_to, parse_networks
 from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.units import parse_clock, parse_memory
+from DmpWorkflow.utils.urls import split_credential
 
 INSTALLATIONS = ("client", "server")
-AUTH_MODES = ("required", "off")
 HPC_SYSTEMS = ("condor", "lsf", "sge", "pbs", "slurm", "local")
 MEMORY_UNITS = ("KB", "MB", "GB")  # in which an LSF takes limits of memory
 BACKEND_GROUP = "DmpWorkflow.backends"  # entry points of other packages: name = package.module:Class
@@ -178,8 +179,29 @@ class ServerSettings:
     host: str = _key("host", "127.0.0.1")
     port: int = _key("port", 5000, parse=parse_port)
     auth: str = _key("auth", "required", choices=AUTH_MODES)
+    auth_networks: tuple[AuthNetwork, ...] = _key("auth_networks", (), parse=parse_networks)
     token: str = _key("token", "", secret=True)
     ca_file: str = _key("ca_file", "")
+
+    def __post_init__(self) -> None:
+        """Take a credential out of the url, where the original's clients had it, so that nothing shows it."""
+        url, token = split_credential(self.url)
+        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "token", self.token or token)
+
+    def auth_of(self, address: str) -> str:
+        """Return what holds for a client at this address: required, optional or off."""
+        return mode_for(address, self.auth_networks, self.auth)
+
+    @property
+    def openness(self) -> str:
+        """The least that any client needs: required, optional or off."""
+        return max((self.auth, *(network.mode for network in self.auth_networks)), key=AUTH_MODES.index)
+
+    @property
+    def open_to(self) -> str:
+        """Who may come without a credential, in words; empty if nobody may."""
+        return open_to(self.auth, self.auth_networks)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
 from flask import Flask, current_app, g, request
 
-from DmpWorkflow.core.database import credentials
+from DmpWorkflow.core.database import credentials, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal
 from DmpWorkflow.frontend import sessions
@@ -16,18 +17,51 @@ from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-class Right(Enum):
-    """What a route needs; the value is the set of roles that have it."""
+@dataclass(frozen=True)
+class Holders:
+    """The roles that have a right, by name: with everything, or with their ``own`` site, jobs or attempt only."""
 
-    PUBLIC = frozenset({"anybody"})  # no credential at all
-    KNOWN = frozenset({"admin", "submit", "read", "site", "attempt"})  # any credential
-    READ = frozenset({"admin", "submit", "read", "site"})
-    SUBMIT = frozenset({"admin", "submit"})
-    FETCH = frozenset({"admin", "site"})  # a site's token: for its own site
-    REPORT = frozenset({"admin", "submit", "site", "attempt"})  # of its own site, of its own attempt
-    REGISTER = frozenset({"admin", "submit", "site", "attempt"})
-    CATALOGUE = frozenset({"admin", "submit", "site"})
-    ADMIN = frozenset({"admin"})
+    everything: str
+    own: str = ""
+
+    def __contains__(self, role: str) -> bool:
+        return role in self.everything.split() or self.only_own(role)
+
+    def only_own(self, role: str) -> bool:
+        """Say whether the role has this right with what is its own, and with nothing else."""
+        return role in self.own.split()
+
+    def __str__(self) -> str:
+        roles = {*self.everything.split(), *self.own.split()} - {"old-client"}  # which no token has
+        return " or ".join(sorted(roles))
+
+
+# An "old-client" is whoever sends no credential from a network with auth = optional; see OLD_CLIENTS.
+class Right(Enum):
+    """What a route needs, and which roles have it."""
+
+    PUBLIC = Holders("anybody")  # no credential at all
+    KNOWN = Holders("admin operator submit read site attempt")  # any credential
+    READ = Holders("admin operator submit read old-client", own="site")
+    SUBMIT = Holders("admin operator submit old-client")  # make jobs
+    CHANGE = Holders("admin operator", own="submit old-client")  # jobs that there are, and their instances
+    FETCH = Holders("admin old-client", own="site")
+    BEAT = Holders("admin operator submit old-client site")  # the original's signs of life
+    REPORT = Holders("admin operator old-client", own="submit site attempt")
+    REGISTER = Holders("admin operator submit old-client", own="site attempt")  # files, for a site
+    CATALOGUE = Holders("admin operator submit", own="site")  # files, on the page
+    OPERATE = Holders("admin operator")  # maintenance, and how the server is
+    ADMIN = Holders("admin")  # tokens and users
+
+
+# All that the original's clients ask for, and so all that goes without a credential where auth = optional.
+OLD_CLIENTS = frozenset(
+    {
+        "jobs.create_job", "jobs.add_instances", "status.report", "status.report_many", "status.find",
+        "sites.old_claim", "sites.watched", "sites.heartbeat", "sites.list_heartbeats", "sites.change_catalogue",
+        "sites.list_files",
+    }
+)  # fmt: skip
 
 
 class Unauthenticated(DmpWorkflowError):
@@ -38,6 +72,8 @@ class Unauthenticated(DmpWorkflowError):
 
 
 EVERYBODY = Principal(role="admin", name="everybody (auth = off)")
+OLD_CLIENT = Principal(role="old-client", name="an old client (auth = optional)")
+JOB_OWNERS = ("submit", "old-client")  # the roles whose own things are jobs; what an old client makes is nobody's
 RIGHTS = "dampe_rights"
 
 
@@ -101,31 +137,53 @@ def own_site() -> str:
 
 
 def owner() -> str:
-    """Return the name that what somebody makes is kept under; empty where everybody may do everything."""
+    """Return the name that what somebody makes is kept under; empty for those without a name."""
     who = principal()
-    return "" if who is EVERYBODY else who.name
+    return "" if who is EVERYBODY or who is OLD_CLIENT else who.name
+
+
+def own_jobs_only(right: Right = Right.CHANGE) -> bool:
+    """Say whether the one who asks has this right with its own jobs only."""
+    role = principal().role
+    return role in JOB_OWNERS and right.value.only_own(role)
+
+
+def check_owner(job: Document) -> None:
+    """Raise AccessDenied, with the owner's name, unless the one who asks may change this job."""
+    if own_jobs_only():
+        jobs.check_owner(job, owner())
+
+
+def may_change(job_owner: str) -> bool:
+    """Say whether the one who asks may change jobs of this owner."""
+    return principal().role in Right.CHANGE.value and not (own_jobs_only() and job_owner != owner())
 
 
 def _check(right: Right) -> None:
     g.principal = _authenticate(right)
     if g.principal.role not in right.value:
-        raise AccessDenied(f"a token with the role {g.principal.role} may not do this: needed is {_names(right)}")
-
-
-def _names(right: Right) -> str:
-    return " or ".join(sorted(right.value))
+        raise AccessDenied(f"a token with the role {g.principal.role} may not do this: needed is {right.value}")
 
 
 def _authenticate(right: Right) -> Principal:
-    if current_app.config["DAMPE_SETTINGS"].server.auth == "off":
+    auth = current_app.config["DAMPE_SETTINGS"].server.auth_of(request.remote_addr or "")
+    if auth == "off":
         return EVERYBODY
+    if "Authorization" in request.headers:
+        return _of_header()
+    who = sessions.principal(database()) if _takes_sessions(right) else None
+    if who is None and auth == "optional" and request.endpoint in OLD_CLIENTS:
+        return OLD_CLIENT
+    if who is None:
+        raise Unauthenticated
+    return who
+
+
+def _of_header() -> Principal:
     given = request.authorization
     text = (given.token or given.password) if given else None
     if not text:
-        who = sessions.principal(database()) if _takes_sessions(right) else None
-        if who is None:
-            raise Unauthenticated
-        return who
+        raise Unauthenticated
     who = credentials.find(database(), text, signing_key())
     if who is None:
         raise Unauthenticated("this token is not known: it may be mistyped or revoked")

@@ -9,7 +9,7 @@ from flask_mongoengine import MongoEngine
 from mongoengine import get_connection
 
 from DmpWorkflow.config.settings import Settings
-from DmpWorkflow.core.database import credentials, snapshots
+from DmpWorkflow.core.database import credentials, logins, snapshots
 from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
 from DmpWorkflow.frontend import access, failures
 from DmpWorkflow.frontend.api import administration, jobs, service, sites, statistics, status
@@ -17,7 +17,6 @@ from DmpWorkflow.frontend.pages import blueprint as pages
 from DmpWorkflow.frontend.pages import refresh
 
 LARGEST_BODY = 16 * 1024 * 1024  # bytes
-SESSION_LIFETIME = timedelta(hours=12)  # since the last request
 ASSETS_LIFETIME = timedelta(days=365)  # their addresses change with the version
 LARGEST_FIELD = 4 * 1024 * 1024  # bytes of one form field in memory
 
@@ -32,7 +31,7 @@ def create_app(settings: Settings) -> Flask:
         MAX_CONTENT_LENGTH=LARGEST_BODY,
         MAX_FORM_MEMORY_SIZE=LARGEST_FIELD,
         JSON_SORT_KEYS=False,
-        PERMANENT_SESSION_LIFETIME=SESSION_LIFETIME,
+        PERMANENT_SESSION_LIFETIME=logins.LIFETIME,
         SESSION_COOKIE_NAME="dampe_session",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
@@ -54,8 +53,8 @@ def create_app(settings: Settings) -> Flask:
     for module in (jobs, status, sites, statistics, administration, service, pages):
         app.register_blueprint(module.blueprint)
     access.check_declarations(app)
-    if settings.server.auth == "off":
-        log.warning("auth = off: everybody who reaches this server may do everything")
+    if settings.server.open_to:
+        log.warning("access is open: without a credential, %s", settings.server.open_to)
     return app
 
 

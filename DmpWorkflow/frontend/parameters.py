@@ -67,7 +67,8 @@ def explain(error: ValidationError) -> str:
     parts = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         place = ".".join(map(str, problem["loc"]))
-        parts.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}" if place else problem["msg"])
+        said = problem["msg"].removeprefix("Value error, ")
+        parts.append(f"{place}: {said}" if place else said)
     return "; ".join(parts)
 
 

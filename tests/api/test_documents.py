@@ -14,6 +14,7 @@ from DmpWorkflow.core.database import (
     data_catalogue,
     heartbeats,
     jobs,
+    logins,
     maintenance,
     snapshots,
     users,
@@ -50,7 +51,8 @@ def fill(database: Database) -> ObjectId:
     roll_back(database, job, [3])
     credentials.create(database, "site", "site", "local")
     credentials.secret(database)
-    users.create(database, "anna", "a long password", "submit")
+    user = users.create(database, "anna", "a long password", "submit")
+    logins.begin(database, "user", user["_id"], "stamp")
     heartbeats.beat(database, "wn", "JobFetcher", "3")
     beat = {"agent": "agent", "hostname": "wn", "version": "3"}
     heartbeats.agent_beat(database, beat, "local", [heartbeats.Held(job, 1, [2])])

@@ -21,7 +21,7 @@ ADMINISTRATORS_ROUTES = """
 from DmpWorkflow.frontend.access import RIGHTS, Right
 from DmpWorkflow.frontend.wsgi import app
 for rule in app.url_map.iter_rules():
-    if getattr(app.view_functions[rule.endpoint], RIGHTS, None) is Right.ADMIN:
+    if getattr(app.view_functions[rule.endpoint], RIGHTS, None) in (Right.ADMIN, Right.OPERATE):
         print(*(rule.methods - {"HEAD", "OPTIONS"}), rule.rule)
 """
 CSRF = re.compile(r'name="csrf_token" value="([^"]+)"')
@@ -338,7 +338,7 @@ def test_bad_input_is_refused_with_the_reason(served: Served) -> None:
     for path, fields, words in (
         ("/admin/users", user | {"again": "another password"}, "the two passwords differ"),
         ("/admin/users", user | {"password": "short", "again": "short"}, "at least 10 characters"),
-        ("/admin/users", user | {"role": "site", "site": ""}, "names the site"),
+        ("/admin/users", user | {"role": "site", "site": ""}, "names its site"),
         ("/admin/tokens", {"name": "x", "role": "site", "site": "NOWHERE"}, "is not known"),
         ("/admin/tokens", {"name": "admin", "role": "read"}, "there is a token named"),
         ("/admin/tokens/revoke", {"name": "nosuch"}, "no token named"),

@@ -31,6 +31,7 @@ class Database:
         self.claims = database.get_collection("claim")
         self.credentials = database.get_collection("credential")
         self.users = database.get_collection("user")
+        self.logins = database.get_collection("login")
         self.settings = database.get_collection("setting")
         self.heartbeats = database.get_collection("heart_beat")
         self.agents = database.get_collection("agent")

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from bson import ObjectId
 from itsdangerous import BadSignature, Signer
@@ -11,14 +11,15 @@ from pymongo.errors import DuplicateKeyError
 
 from DmpWorkflow.core.database import clock
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
+from DmpWorkflow.core.roles import split_role
+from DmpWorkflow.utils.errors import AccessDenied, Conflict, InvalidInput, NotFound
 
-ROLES = ("admin", "submit", "read", "site")
 TOKEN_BYTES = 32
 ATTEMPT_PREFIX = "att."
 SIGNING_KEY_ID = "attempt-signing-key"
 SESSION_KEY_ID = "session-signing-key"
 NOTE_USE_EVERY = timedelta(minutes=1)
+LONGEST_DAYS = 36_500  # that a token may be good for
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,20 @@ class Principal:
     attempt: int | None = None
 
 
-def create(database: Database, name: str, role: str, site: str | None = None) -> tuple[str, Document]:
+class TokenExpired(AccessDenied):
+    """This token has expired: ask an administrator for another one."""
+
+    http_status = 401
+
+
+def create(
+    database: Database, name: str, role: str, site: str | None = None, expires: datetime | None = None
+) -> tuple[str, Document]:
     """Make a token and return its text, which nobody can see again, and what is stored of it.
 
-    Raises Conflict if the name is taken, InvalidInput for a name, role or site that does not fit.
+    Raises Conflict if a token or a user has the name, InvalidInput for a name, role or site that does not fit.
     """
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise InvalidInput("a token's name needs 1 to 64 printable characters")
-    if role not in ROLES:
-        raise InvalidInput(f"role {role!r}: expected one of {', '.join(ROLES)}")
-    if (role == "site") != bool(site):
-        raise InvalidInput("a site's token, and no other, names its site")
+    check_account("token", name, role, site)
     text = secrets.token_urlsafe(TOKEN_BYTES)
     document: Document = {
         "_id": ObjectId(),
@@ -53,34 +57,79 @@ def create(database: Database, name: str, role: str, site: str | None = None) ->
         "digest": _digest(text),
         "created_at": clock.now(),
         "last_used": None,
+        "expires": expires,
     }
     try:
         database.credentials.insert_one(document)
     except DuplicateKeyError as error:
         raise Conflict(f"there is a token named {name!r}: revoke it first, or choose another name") from error
+    # Afterwards: of a user and a token that are made at once, one at least sees the other.
+    if database.users.find_one({"name": name}, {"_id": 1}):
+        database.credentials.delete_one({"_id": document["_id"]})
+        raise Conflict(f"there is a user named {name!r}, whose jobs are not a token's: choose another name")
     return text, document
 
 
+def check_account(kind: str, name: str, role: str, site: str | None) -> None:
+    """Raise InvalidInput for a name, role or site that does not fit; ``kind`` is "token" or "user"."""
+    if not 0 < len(name) <= 64 or not name.isprintable():
+        raise InvalidInput(f"a {kind}'s name needs 1 to 64 printable characters")
+    split_role(role, site)
+
+
+def expiry(text: str) -> datetime | None:
+    """Return when a token expires: after a number of days, or with the end of a day (2027-01-31, UTC).
+
+    An empty text means never. Raises InvalidInput for anything else, and for a day that is over.
+    """
+    if not text:
+        return None
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= LONGEST_DAYS:
+        return clock.now() + timedelta(days=int(text))
+    try:
+        end = datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise InvalidInput(
+            f"expires {text[:40]!r}: expected days from 1 to {LONGEST_DAYS}, or a date as in 2027-01-31"
+        ) from None
+    if end <= clock.now():
+        raise InvalidInput(f"expires {text!r}: that day is over")
+    return end
+
+
 def find(database: Database, text: str, secret: bytes) -> Principal | None:
-    """Return whose token this is, or None; ``secret`` is what attempt tokens are signed with."""
+    """Return whose token this is, or None; ``secret`` is what attempt tokens are signed with.
+
+    Raises TokenExpired.
+    """
     if text.startswith(ATTEMPT_PREFIX):
         return _attempt(text, secret)
     return _used(database, by_text(database, text))
 
 
 def by_text(database: Database, text: str) -> Document | None:
-    """Return what is stored of a token, or None."""
+    """Return what is stored of a token, or None; it may have expired."""
     return database.credentials.find_one({"digest": _digest(text)})
 
 
 def by_id(database: Database, token: ObjectId) -> Principal | None:
-    """Return whose token this is, or None."""
+    """Return whose token this is, or None; raises TokenExpired."""
     return _used(database, database.credentials.find_one({"_id": token}))
+
+
+def check_expiry(token: Document) -> None:
+    """Raise TokenExpired if it has."""
+    expires = token.get("expires")
+    if expires is not None and expires <= clock.now():
+        raise TokenExpired(
+            f"the token {token['name']} expired on {expires:%Y-%m-%d %H:%M} UTC: ask an administrator for another one"
+        )
 
 
 def _used(database: Database, found: Document | None) -> Principal | None:
     if found is None:
         return None
+    check_expiry(found)
     now = clock.now()
     if found["last_used"] is None or now - found["last_used"] > NOTE_USE_EVERY:
         database.credentials.update_one({"_id": found["_id"]}, {"$set": {"last_used": now}})

@@ -163,6 +163,7 @@ class Credential(Document):
     digest = StringField(required=True)
     created_at = DateTimeField(required=True)
     last_used = DateTimeField()
+    expires = DateTimeField()
 
 
 class User(Document):
@@ -175,6 +176,20 @@ class User(Document):
     password = StringField(required=True)
     created_at = DateTimeField(required=True)
     last_used = DateTimeField()
+    disabled = BooleanField(default=False)
+
+
+class Login(Document):
+    """Somebody's being logged in, by the digest of what the cookie holds; ``account`` is a user or a token."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "login", [["account"], {"fields": ["expires"], "expireAfterSeconds": 0}], inheritance=False
+    )
+    id = StringField(primary_key=True)
+    kind = StringField(required=True)
+    account = ObjectIdField(required=True)
+    stamp = StringField()
+    expires = DateTimeField(required=True)
 
 
 class Setting(Document):
@@ -346,6 +361,6 @@ class DataFile(Document):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, Maintenance, HeartBeat, Agent, AgentHistory,
-    Activity, Failure, HostActivity, Distribution, Snapshot, DataFile,
+    Job, JobInstance, InstanceCount, Claim, Credential, User, Login, Setting, Maintenance, HeartBeat, Agent,
+    AgentHistory, Activity, Failure, HostActivity, Distribution, Snapshot, DataFile,
 )  # fmt: skip

@@ -12,14 +12,17 @@ from pymongo.errors import DuplicateKeyError
 from DmpWorkflow.core.database import clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE
-from DmpWorkflow.utils.errors import Conflict, NotFound
+from DmpWorkflow.utils.errors import AccessDenied, Conflict, NotFound
 
 SLUG_BYTES = 6
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job as ``owner`` submits it; ``body`` is its XML in the canonical form, ``dependencies`` its parents."""
+    """A job as ``owner`` submits it; ``body`` is its XML in the canonical form, ``dependencies`` its parents.
+
+    ``own_only`` keeps the owner from a job of that name that belongs to somebody else.
+    """
 
     title: str
     type: str
@@ -29,6 +32,7 @@ class NewJob:
     priority: int = 0
     dependencies: tuple[ObjectId, ...] = ()
     owner: str = ""
+    own_only: bool = False
 
     @property
     def key(self) -> Document:
@@ -46,7 +50,8 @@ class NewJob:
 def submit(database: Database, new: NewJob, replace: bool = False) -> Document:
     """Make the job, or return the one of the same name, type and site if its definition is the same.
 
-    Another definition raises Conflict, unless ``replace`` is given and no instance is active or claimed.
+    Another definition raises Conflict, unless ``replace`` is given and no instance is active or claimed. One of
+    somebody else raises AccessDenied if the owner may change no other jobs.
     """
     try:
         return database.transaction(lambda session: _submit(database, new, replace, session))
@@ -66,9 +71,11 @@ def existing(
 ) -> Document | None:
     """Return the job of this name, type and site, if there is one.
 
-    Another definition raises Conflict unless ``replace`` is given.
+    Another definition raises Conflict unless ``replace`` is given, and another owner AccessDenied if that matters.
     """
     found = database.jobs.find_one(new.key, session=session)
+    if found is not None and new.own_only:
+        check_owner(found, new.owner)
     if found is not None and found["digest"] != new.digest and not replace:
         raise Conflict(
             f"job {new.title!r} (type {new.type}, site {new.site}) exists with another definition: "
@@ -174,10 +181,25 @@ def by_name(database: Database, title: str, job_type: str = "", site: str = "") 
     return _required(found[0] if found else None, title)
 
 
-def sites(database: Database, jobs: set[ObjectId]) -> dict[ObjectId, str]:
-    """Return the site of each of these jobs that there is."""
-    found = database.jobs.find({"_id": {"$in": list(jobs)}}, {"execution_site": 1}) if jobs else ()
-    return {job["_id"]: job["execution_site"] for job in found}
+def owner_of(job: Document) -> str:
+    """Return whose job it is; an empty text for nobody's, as jobs are that somebody made without a credential."""
+    owner: str = job.get("owner", "")
+    return owner
+
+
+def check_owner(job: Document, owner: str) -> None:
+    """Raise AccessDenied, with the owner's name, if the job belongs to somebody else."""
+    if owner_of(job) != owner:
+        raise AccessDenied(
+            f"job {job['title']!r} belongs to {owner_of(job) or 'nobody'}: its owner, operators and administrators "
+            "may change it"
+        )
+
+
+def with_owners(database: Database, jobs: set[ObjectId]) -> dict[ObjectId, Document]:
+    """Return title and owner of each of these jobs that there is."""
+    found = database.jobs.find({"_id": {"$in": list(jobs)}}, {"title": 1, "owner": 1}) if jobs else ()
+    return {job["_id"]: job for job in found}
 
 
 def _required(job: Document | None, name: str) -> Document:

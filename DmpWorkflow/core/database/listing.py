@@ -148,12 +148,13 @@ def status_of(text: str) -> MajorStatus:
 
 def tokens(database: Database) -> list[Document]:
     """Return every token, less its secret, by name."""
-    return [_account(token) for token in credentials.all_tokens(database)]
+    rows = [(token, token.get("expires")) for token in credentials.all_tokens(database)]
+    return [_account(token) | {"expires": iso(expires) if expires else None} for token, expires in rows]
 
 
 def people(database: Database) -> list[Document]:
     """Return every user, less the password, by name."""
-    return [_account(user) for user in users.all_users(database)]
+    return [_account(user) | {"disabled": user.get("disabled", False)} for user in users.all_users(database)]
 
 
 def _account(stored: Document) -> Document:

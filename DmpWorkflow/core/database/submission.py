@@ -13,7 +13,7 @@ from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, serialise_jobs
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.variables import expand, resolve
-from DmpWorkflow.utils.errors import Conflict, DmpWorkflowError, InvalidInput, NotFound
+from DmpWorkflow.utils.errors import AccessDenied, Conflict, DmpWorkflowError, InvalidInput, NotFound
 
 LONGEST_TITLE = 255
 DEFAULT_TYPE = "Other"
@@ -23,7 +23,7 @@ NO_OVERRIDES = Overrides()
 
 @dataclass(frozen=True)
 class Submission:
-    """What a physicist hands in; empty texts leave it to the XML."""
+    """What a physicist hands in; empty texts leave it to the XML. ``own_only`` as for jobs.NewJob."""
 
     xml: bytes
     title: str = ""
@@ -35,6 +35,7 @@ class Submission:
     replace: bool = False
     priority: int | None = None
     owner: str = ""
+    own_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Check:
         """Note what is refused in this block, instead of raising it."""
         try:
             yield
-        except (InvalidInput, NotFound, Conflict) as error:
+        except (InvalidInput, NotFound, Conflict, AccessDenied) as error:
             self.errors.append(error)
             self.problems += (
                 error.problems if isinstance(error, InvalidJobDefinition) else [Problem(str(error), line)]
@@ -77,7 +78,8 @@ class Check:
 def submit_xml(database: Database, submission: Submission, words: Words) -> tuple[list[Document], list[str]]:
     """Make the jobs of one file, with instances; return a row for each job, and warnings.
 
-    Everything is checked before anything is made. Raises InvalidInput, NotFound (a parent) or Conflict.
+    Everything is checked before anything is made. Raises InvalidInput, NotFound (a parent), Conflict, or
+    AccessDenied (a job of that name belongs to somebody else).
     """
     checked = check_xml(database, submission, words)
     checked.raise_problems()
@@ -149,6 +151,7 @@ def clone(
         parents=tuple(parent["slug"] for parent in parents),
         priority=original["priority"],
         owner=owner,
+        own_only=True,  # somebody else may make one of that name meanwhile
     )
     return submit_xml(database, submission, words)
 
@@ -176,6 +179,7 @@ def _new_job(
             priority=definition.priority if submission.priority is None else submission.priority,
             dependencies=tuple(parent["_id"] for parent in parents),
             owner=submission.owner,
+            own_only=submission.own_only,
         )
     return None
 

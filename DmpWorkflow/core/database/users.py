@@ -7,40 +7,48 @@ from argon2.exceptions import VerificationError
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database import clock, logins
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.credentials import ROLES, Principal
-from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
+from DmpWorkflow.core.database.credentials import Principal, check_account
+from DmpWorkflow.utils.errors import AccessDenied, Conflict, InvalidInput, NotFound
 
 SHORTEST_PASSWORD = 10  # characters
 
 
+class UserDisabled(AccessDenied):
+    """This user is disabled: ask an administrator."""
+
+
 def create(database: Database, name: str, password: str, role: str, site: str | None = None) -> Document:
-    """Make a user. Raises Conflict if the name is taken, InvalidInput for what does not fit."""
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise InvalidInput("a user's name needs 1 to 64 printable characters")
-    if role not in ROLES:
-        raise InvalidInput(f"role {role!r}: expected one of {', '.join(ROLES)}")
-    if (role == "site") != bool(site):
-        raise InvalidInput("a user with the role site, and no other, names the site")
+    """Make a user. Raises Conflict if a user or a token has the name, InvalidInput for what does not fit."""
+    check_account("user", name, role, site)
     document: Document = {
         "_id": ObjectId(), "name": name, "role": role, "site": site, "password": _hash(password),
-        "created_at": clock.now(), "last_used": None,
+        "created_at": clock.now(), "last_used": None, "disabled": False,
     }  # fmt: skip
     try:
         database.users.insert_one(document)
     except DuplicateKeyError as error:
         raise Conflict(f"there is a user named {name!r}") from error
+    # Afterwards, as for tokens: of two that are made at once, one at least sees the other.
+    if database.credentials.find_one({"name": name}, {"_id": 1}):
+        database.users.delete_one({"_id": document["_id"]})
+        raise Conflict(f"there is a token named {name!r}, whose jobs are not a user's: choose another name")
     return document
 
 
 def authenticate(database: Database, name: str, password: str) -> Document | None:
-    """Return the user of that name and password, or None, after the same time in either case."""
+    """Return the user of that name and password, or None, after the same time in either case.
+
+    Raises UserDisabled, to whom knows the password only.
+    """
     found = database.users.find_one({"name": name})
     try:
         _hasher().verify(found["password"] if found else _nobodys(), password)
     except VerificationError:
         return None
+    if found is not None and found.get("disabled"):
+        raise UserDisabled
     if found is not None:
         database.users.update_one({"_id": found["_id"]}, {"$set": {"last_used": clock.now()}})
     return found
@@ -52,10 +60,21 @@ def set_password(database: Database, name: str, password: str) -> None:
         raise NotFound(f"there is no user named {name!r}")
 
 
-def remove(database: Database, name: str) -> None:
-    """Remove a user; raises NotFound."""
-    if not database.users.delete_one({"name": name}).deleted_count:
+def set_disabled(database: Database, name: str, disabled: bool) -> None:
+    """Keep a user out, which ends all sessions, or let the user in again; raises NotFound."""
+    found = database.users.find_one_and_update({"name": name}, {"$set": {"disabled": disabled}}, {"_id": 1})
+    if found is None:
         raise NotFound(f"there is no user named {name!r}")
+    if disabled:
+        logins.end_all(database, found["_id"])
+
+
+def remove(database: Database, name: str) -> None:
+    """Remove a user, and end all sessions; raises NotFound."""
+    found = database.users.find_one_and_delete({"name": name}, {"_id": 1})
+    if found is None:
+        raise NotFound(f"there is no user named {name!r}")
+    logins.end_all(database, found["_id"])
 
 
 def all_users(database: Database) -> list[Document]:
@@ -64,8 +83,8 @@ def all_users(database: Database) -> list[Document]:
 
 
 def by_id(database: Database, user: ObjectId) -> Document | None:
-    """Return a user, or None."""
-    return database.users.find_one({"_id": user})
+    """Return a user who may come in, or None."""
+    return database.users.find_one({"_id": user, "disabled": {"$ne": True}})
 
 
 def principal_of(user: Document) -> Principal:

@@ -1,4 +1,4 @@
-"""What administrators look after: tokens, users, known words, maintenance, health."""
+"""What administrators look after, tokens and users, and what operators do: known words, maintenance, health."""
 
 import platform
 import socket
@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, current_app
 
 import DmpWorkflow
-from DmpWorkflow.config.settings import JobDBSettings
+from DmpWorkflow.config.settings import JobDBSettings, ServerSettings
 from DmpWorkflow.core.database import credentials, listing, maintenance, users, words
 from DmpWorkflow.core.database import health as database_health
 from DmpWorkflow.core.database.connection import Document
@@ -30,13 +30,14 @@ def list_tokens() -> dict[str, Any]:
 @requires(Right.ADMIN)
 def create_token() -> dict[str, Any]:
     """Make a token; the reply is the only place where it can be seen."""
-    return {"result": "ok", "token": make_token(parse(schemas.NewToken))}
+    return {"result": "ok", "token": make_token(parse(schemas.NewToken))[0]}
 
 
-def make_token(given: schemas.NewToken) -> str:
-    """Make a token and return its text."""
+def make_token(given: schemas.NewToken) -> tuple[str, Document]:
+    """Make a token and return its text, and what is stored of it."""
     _known().check_site(given.site)
-    return credentials.create(database(), given.name, given.role, given.site)[0]
+    expires = credentials.expiry(given.expires)
+    return credentials.create(database(), given.name, given.role, given.site, expires)
 
 
 @blueprint.post("/tokens/revoke/")
@@ -77,6 +78,22 @@ def set_password() -> dict[str, Any]:
     return {"result": "ok"}
 
 
+@blueprint.post("/users/disable/")
+@requires(Right.ADMIN)
+def disable_user() -> dict[str, Any]:
+    """Keep a user out, at once, until that is taken back."""
+    users.set_disabled(database(), parse(schemas.Named).name, True)
+    return {"result": "ok"}
+
+
+@blueprint.post("/users/enable/")
+@requires(Right.ADMIN)
+def enable_user() -> dict[str, Any]:
+    """Let a user in again."""
+    users.set_disabled(database(), parse(schemas.Named).name, False)
+    return {"result": "ok"}
+
+
 @blueprint.post("/users/remove/")
 @requires(Right.ADMIN)
 def remove_user() -> dict[str, Any]:
@@ -86,7 +103,7 @@ def remove_user() -> dict[str, Any]:
 
 
 @blueprint.get("/words/")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def list_words() -> dict[str, Any]:
     """List the types and sites that are configured or used."""
     return {"result": "ok"} | words_in_use()
@@ -98,7 +115,7 @@ def words_in_use() -> Document:
 
 
 @blueprint.get("/health/")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def health() -> dict[str, Any]:
     """Say how the server and its database are, in more detail than everybody may know."""
     return {"result": "ok"} | detailed_health()
@@ -106,24 +123,26 @@ def health() -> dict[str, Any]:
 
 def detailed_health() -> Document:
     """Return facts about the ``server`` process and about the ``database``."""
+    access: ServerSettings = current_app.config["DAMPE_SETTINGS"].server
     server = {
         "version": DmpWorkflow.__version__,
         "python": platform.python_version(),
         "hostname": socket.gethostname(),
-        "auth": current_app.config["DAMPE_SETTINGS"].server.auth,
+        "auth": access.openness,
+        "open_to": access.open_to,
     }
     return {"server": server, "database": database_health.of_database(database())}
 
 
 @blueprint.get("/maintenance/")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def list_maintenance() -> dict[str, Any]:
     """List the maintenance actions with their last results."""
     return {"result": "ok", "actions": maintenance.rows(database())}
 
 
 @blueprint.post("/maintenance/")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def maintain() -> dict[str, Any]:
     """Do a maintenance action, and say what came of it."""
     name = parse(schemas.MaintenanceAction).action

@@ -17,10 +17,22 @@ class Account(BaseModel):
     last_used: str | None
 
 
+class TokenRow(Account):
+    """A token, less its secret; ``expires`` is null for one that never does."""
+
+    expires: str | None
+
+
+class UserRow(Account):
+    """A user, less the password."""
+
+    disabled: bool
+
+
 class Tokens(Reply):
     """GET /administration/tokens/."""
 
-    tokens: list[Account]
+    tokens: list[TokenRow]
 
 
 class MadeToken(Reply):
@@ -32,7 +44,7 @@ class MadeToken(Reply):
 class Users(Reply):
     """GET /administration/users/."""
 
-    users: list[Account]
+    users: list[UserRow]
 
 
 class KnownWord(BaseModel):
@@ -56,7 +68,8 @@ class ServerHealth(BaseModel):
     version: str
     python: str
     hostname: str
-    auth: Literal["required", "off"]
+    auth: Literal["required", "optional", "off"]
+    open_to: str
 
 
 class Member(BaseModel):

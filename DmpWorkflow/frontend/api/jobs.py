@@ -12,7 +12,17 @@ from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, check_xml, clone, submit_xml
-from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
+from DmpWorkflow.frontend.access import (
+    Right,
+    check_owner,
+    check_site,
+    database,
+    own_jobs_only,
+    own_site,
+    owner,
+    requires,
+    sees,
+)
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.exports import as_file
 from DmpWorkflow.frontend.parameters import Malformed, json_object, overrides, parse, words
@@ -61,6 +71,7 @@ def _submission() -> Submission:
         replace=given.replace,
         priority=given.priority,
         owner=owner(),
+        own_only=own_jobs_only(),
     )
 
 
@@ -70,11 +81,11 @@ def _parents() -> tuple[str, ...]:
 
 
 @blueprint.post("/jobInstances/")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def add_instances() -> dict[str, Any]:
     """Add instances to a job."""
     given = parse(schemas.NewInstances)
-    job = jobs.by_name(database(), given.taskname, given.tasktype, given.site)
+    job = _owned(jobs.by_name(database(), given.taskname, given.tasktype, given.site))
     text = overrides(given.override_dict).to_json()
     numbers = create_instances(database(), job["_id"], given.n_instances, text, first=given.instanceId)
     return {
@@ -105,20 +116,21 @@ def show_job(slug: str) -> dict[str, Any]:
 
 
 @blueprint.patch("/job/<slug>/")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def change_job(slug: str) -> dict[str, Any]:
     """Change priority, tags, or whether it is archived."""
+    job = _owned(jobs.by_slug(database(), slug))
     given = parse(schemas.JobChange, json_object())
-    job_changes.change(database(), jobs.by_slug(database(), slug), JobChanges(**given.model_dump()))
+    job_changes.change(database(), job, JobChanges(**given.model_dump()))
     return {"result": "ok", "job": listing.job_summary(database(), jobs.by_slug(database(), slug))}
 
 
 @blueprint.delete("/job/<slug>/")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def remove_job(slug: str) -> dict[str, Any]:
     """Remove a job with all its instances; its title confirms that it is meant."""
+    job = _owned(jobs.by_slug(database(), slug))
     given = parse(schemas.Removal, json_object())
-    job = jobs.by_slug(database(), slug)
     if given.confirm != job["title"]:
         raise InvalidInput(f"confirm: {given.confirm[:40]!r} is not the title of this job: nothing was removed")
     return {"result": "ok", "removed": job_changes.remove(database(), job)}
@@ -171,11 +183,11 @@ def _seen(slug: str) -> Document:
 
 
 @blueprint.post("/rollback/")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def roll_back_instances() -> dict[str, Any]:
     """Roll instances of a job back: those named, or all that match."""
     given = parse(schemas.RollBack, json_object())
-    job = _by_slug_or_id(given.job)
+    job = _owned(_by_slug_or_id(given.job))
     numbers = given.instances
     if numbers is None:
         numbers = instance_search.numbers(database(), job["_id"], given.chosen("Failed"))
@@ -184,16 +196,21 @@ def roll_back_instances() -> dict[str, Any]:
 
 
 @blueprint.post("/kill/")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def kill_instances() -> dict[str, Any]:
     """End instances of a job: those named, or all that match."""
     given = parse(schemas.Kill, json_object())
-    job = _by_slug_or_id(given.job)
+    job = _owned(_by_slug_or_id(given.job))
     numbers = given.instances
     if numbers is None:
         numbers = instance_search.numbers(database(), job["_id"], given.chosen())
     ended, ordered = kill(database(), job["_id"], numbers)
     return {"result": "ok", "ended": ended, "ordered": ordered}
+
+
+def _owned(job: Document) -> Document:
+    check_owner(job)
+    return job
 
 
 def _by_slug_or_id(word: str) -> Document:

@@ -30,7 +30,7 @@ class Health(BaseModel):
     result: Literal["ok", "nok"]
     version: str
     database: Literal["ok", "down"]
-    auth: Literal["required", "off"]
+    auth: Literal["required", "optional", "off"]
     error: str | None = None
 
 

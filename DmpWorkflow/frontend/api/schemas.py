@@ -3,13 +3,23 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from DmpWorkflow.core.database import data_catalogue
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
 from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
 from DmpWorkflow.core.database.job_search import JobFilter
 from DmpWorkflow.core.database.reporting import LOG_LIMIT
+from DmpWorkflow.core.roles import split_role
+from DmpWorkflow.utils.errors import InvalidInput
 
 INT64 = 2**63 - 1
 MOST_CHOSEN = 100_000  # instances named one by one
@@ -372,15 +382,32 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Password = Annotated[str, Field(max_length=1024, json_schema_extra={"format": "password"})]
 
 
-class NewToken(Strict):
-    """POST /administration/tokens/; ``site`` for the role site, and no other."""
+class NewAccount(Strict):
+    """A token or a user; ``site`` for the role site, and no other. "site:CNAF" is the role site for that site."""
 
     name: Name
-    role: Literal["admin", "submit", "read", "site"]
+    role: Literal["admin", "operator", "submit", "read", "site"]
     site: Annotated[Text | None, BeforeValidator(_none)] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split_role(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("role"), str):
+            return given
+        try:
+            role, site = split_role(given["role"], _none(given.get("site")))
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        return given | {"role": role, "site": site}
 
-class NewUser(NewToken):
+
+class NewToken(NewAccount):
+    """POST /administration/tokens/; ``expires``: days from now, or a date as in 2027-01-31; empty for never."""
+
+    expires: Annotated[Text, BeforeValidator(lambda value: "" if value is None else _text(value))] = ""
+
+
+class NewUser(NewAccount):
     """POST /administration/users/."""
 
     password: Password

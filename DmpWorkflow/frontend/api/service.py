@@ -16,8 +16,8 @@ blueprint = Blueprint("service", __name__)
 @blueprint.get("/health")
 @requires(Right.PUBLIC)
 def health() -> tuple[dict[str, Any], int]:
-    """Say whether the server and its database answer."""
-    facts = {"version": DmpWorkflow.__version__, "auth": current_app.config["DAMPE_SETTINGS"].server.auth}
+    """Say whether the server and its database answer, and the least credential that any client needs."""
+    facts = {"version": DmpWorkflow.__version__, "auth": current_app.config["DAMPE_SETTINGS"].server.openness}
     try:
         database().client.admin.command("ping")
     except PyMongoError:

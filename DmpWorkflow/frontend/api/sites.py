@@ -7,7 +7,7 @@ from typing import Any
 from bson import ObjectId
 from flask import Blueprint, current_app, request
 
-from DmpWorkflow.core.database import claims, counts, data_catalogue, heartbeats, jobs, listing, snapshots, work
+from DmpWorkflow.core.database import attempts, claims, counts, data_catalogue, heartbeats, listing, snapshots, work
 from DmpWorkflow.core.database.claims import ClaimRequest
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, principal, requires, signing_key
@@ -99,7 +99,7 @@ def _answered(answer: heartbeats.Answer, held: heartbeats.Held) -> dict[str, Any
 
 
 @blueprint.post("/testDB/")
-@requires(Right.KNOWN)
+@requires(Right.BEAT)
 def heartbeat() -> dict[str, Any]:
     """Take a sign of life."""
     given = parse(schemas.Heartbeat)
@@ -146,7 +146,7 @@ def _check_catalogue(given: schemas.CatalogueChange) -> None:
     who = principal()
     if who.role != "attempt":
         return
-    site = jobs.sites(database(), {ObjectId(who.job)}).get(ObjectId(who.job))
+    site = attempts.site_of_current(database(), who)
     if given.action != "register" or given.overwrite or site != given.site:
         raise AccessDenied("a payload may only register files at its own site")
 

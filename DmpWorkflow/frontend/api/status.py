@@ -8,12 +8,22 @@ from bson import ObjectId
 from flask import Blueprint, request
 
 from DmpWorkflow.core.batch_id import normalise_batch_id
-from DmpWorkflow.core.database import listing, reporting
+from DmpWorkflow.core.database import jobs, listing, reporting
+from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
-from DmpWorkflow.frontend.access import Right, database, own_site, principal, requires
+from DmpWorkflow.frontend.access import (
+    Right,
+    check_owner,
+    database,
+    own_jobs_only,
+    own_site,
+    owner,
+    principal,
+    requires,
+)
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import dictionary, overrides, parameters, parse
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, InvalidInput, NotFound
@@ -43,8 +53,9 @@ def _arguments(values: Mapping[str, Any]) -> schemas.StatusArguments:
 
 
 def _roll_back(given: schemas.StatusArguments) -> dict[str, Any]:
-    if principal().role not in Right.SUBMIT.value:
-        raise AccessDenied("a roll-back needs a token with the role admin or submit")
+    if principal().role not in Right.CHANGE.value:
+        raise AccessDenied(f"a roll-back needs a token with the role {Right.CHANGE.value}")
+    check_owner(jobs.by_id(database(), ObjectId(given.t_id)))
     body = None if given.body is None else overrides(given.body).to_json()
     if not roll_back(database(), ObjectId(given.t_id), [given.inst_id], body):
         raise NotFound("JobInstance matching query does not exist.")
@@ -55,9 +66,10 @@ def _apply(items: Sequence[schemas.StatusArguments]) -> list[Outcome | DmpWorkfl
     """Apply those that the sender may report and return a result for each."""
     results: dict[int, Outcome | DmpWorkflowError] = {}
     accepted: list[tuple[int, StatusReport]] = []
+    reported = _owned_jobs(items)
     for position, item in enumerate(items):
         try:
-            _check_sender(item)
+            _check_sender(item, reported)
             accepted.append((position, _status_report(item)))
         except DmpWorkflowError as error:
             results[position] = error
@@ -66,8 +78,16 @@ def _apply(items: Sequence[schemas.StatusArguments]) -> list[Outcome | DmpWorkfl
     return [results[position] for position in range(len(items))]
 
 
-def _check_sender(item: schemas.StatusArguments) -> None:
+def _owned_jobs(items: Sequence[schemas.StatusArguments]) -> dict[ObjectId, Document]:
+    """Return the jobs whose owners matter: those of a sender who reports of its own jobs only."""
+    reported = {ObjectId(item.t_id) for item in items} if own_jobs_only(Right.REPORT) else set()
+    return jobs.with_owners(database(), reported)
+
+
+def _check_sender(item: schemas.StatusArguments, reported: Mapping[ObjectId, Document]) -> None:
     who = principal()
+    if job := reported.get(ObjectId(item.t_id)):
+        jobs.check_owner(job, owner())
     if who.role != "attempt":
         return
     if (who.job, who.instance) != (item.t_id, item.inst_id):

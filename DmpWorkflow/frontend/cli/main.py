@@ -58,6 +58,8 @@ user = _group(
     server.create_user,
     server.list_users,
     server.set_password,
+    server.disable_user,
+    server.enable_user,
     server.remove_user,
 )
 dampe_server = _group(

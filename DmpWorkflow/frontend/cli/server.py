@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from DmpWorkflow.core.roles import split_role
 from DmpWorkflow.frontend.cli.common import Context, command
 from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, Unavailable
 
 if TYPE_CHECKING:
     from DmpWorkflow.core.database.connection import Database, Document
 
-ROLE = click.Choice(["admin", "submit", "read", "site"])
+ROLE = click.option(
+    "--role",
+    required=True,
+    help="What it may do: read, submit, operator, admin, or site:NAME for the work of a site.",
+)
+SITE = click.option("--site", help="The site, for the role site; the same as --role site:NAME.")
 
 
 @command("run", epilog="Example: dampe-server run --port 5000 --workers 2")
@@ -49,7 +55,8 @@ def init(context: Context) -> None:
 def check(context: Context) -> None:
     """Test what a server needs, one line each with the remedy; fails if something is missing."""
     failed = False
-    for name, test in (("settings", _check_settings), ("database", _check_database)):
+    checks = (("settings", _check_settings), ("access", _check_access), ("database", _check_database))
+    for name, test in checks:
         try:
             context.say(f"ok    {name}: {test(context)}")
         except DmpWorkflowError as error:
@@ -64,9 +71,14 @@ def _check_settings(context: Context) -> str:
     settings = context.settings
     if settings.global_.installation != "server":
         raise ConfigurationError("[global] installation is client: set it to server")
-    if settings.server.auth == "off":
-        raise ConfigurationError("[server] auth is off: everybody may do everything; set it to required")
     return f"sites {', '.join(settings.jobdb.batch_sites)}"
+
+
+def _check_access(context: Context) -> str:
+    server = context.settings.server
+    if server.auth == "off":
+        raise ConfigurationError(f"[server] auth is off: {server.open_to}; set it to required")
+    return f"open: without a credential, {server.open_to}" if server.open_to else "every client needs a credential"
 
 
 def _check_database(context: Context) -> str:
@@ -76,18 +88,21 @@ def _check_database(context: Context) -> str:
     return f"MongoDB {version}, a replica set, indexes in place"
 
 
-@command("create", epilog="Example: dampe-server token create --name cnaf --role site --site CNAF")
-@click.option("--name", required=True, help="Name of the token.")
-@click.option("--role", type=ROLE, required=True, help="What it may do.")
-@click.option("--site", help="The site, for the role site.")
-def create_token(context: Context, name: str, role: str, site: str | None) -> None:
+@command("create", epilog="Example: dampe-server token create --name cnaf --role site:CNAF --expires 365")
+@click.option("--name", required=True, help="Name of the token; what it submits belongs to this name.")
+@ROLE
+@SITE
+@click.option("--expires", default="", help="After so many days, or with a date as in 2027-01-31 (UTC).")
+def create_token(context: Context, name: str, role: str, site: str | None, expires: str) -> None:
     """Make a token and print it; nobody can see it again."""
+    role, site = split_role(role, site)
     context.settings.jobdb.check_site(site)
     with _database(context) as database:
         from DmpWorkflow.core.database import credentials
 
-        text, _ = credentials.create(database, name, role, site)
-    context.give({"token": text, "name": name, "role": role, "site": site})
+        text, stored = credentials.create(database, name, role, site, credentials.expiry(expires))
+    end = str(stored["expires"]) if stored["expires"] else None
+    context.give({"token": text, "name": name, "role": role, "site": site, "expires": end})
     if not context.as_json:
         click.echo(text)
 
@@ -99,12 +114,12 @@ def list_tokens(context: Context) -> None:
         from DmpWorkflow.core.database import credentials
 
         tokens = credentials.all_tokens(database)
-    _list_accounts(context, tokens)
+    _list_accounts(context, tokens, "expires")
 
 
-def _list_accounts(context: Context, accounts: "Sequence[Document]") -> None:
-    columns = ["name", "role", "site", "created_at", "last_used"]
-    rows = [[str(account[column] or "-") for column in columns] for account in accounts]
+def _list_accounts(context: Context, accounts: "Sequence[Document]", also: str) -> None:
+    columns = ["name", "role", "site", "created_at", "last_used", also]
+    rows = [[str(account.get(column) or "-") for column in columns] for account in accounts]
     context.give([dict(zip(columns, row, strict=True)) for row in rows])
     if not context.as_json:
         context.table(columns, rows)
@@ -128,12 +143,13 @@ PASSWORD_STDIN = click.option(
 
 
 @command("create", epilog="Example: dampe-server user create --name anna --role submit")
-@click.option("--name", required=True, help="Name to log in with.")
-@click.option("--role", type=ROLE, required=True, help="What the user may do.")
-@click.option("--site", help="The site, for the role site.")
+@click.option("--name", required=True, help="Name to log in with; what the user submits belongs to it.")
+@ROLE
+@SITE
 @PASSWORD_STDIN
 def create_user(context: Context, name: str, role: str, site: str | None, password_stdin: bool) -> None:
     """Make a user who logs in to the pages with a password."""
+    role, site = split_role(role, site)
     context.settings.jobdb.check_site(site)
     password = _password(password_stdin)
     with _database(context) as database:
@@ -151,7 +167,7 @@ def list_users(context: Context) -> None:
         from DmpWorkflow.core.database import users
 
         found = users.all_users(database)
-    _list_accounts(context, found)
+    _list_accounts(context, found, "disabled")
 
 
 @command("password", epilog="Example: dampe-server user password anna")
@@ -165,6 +181,29 @@ def set_password(context: Context, name: str, password_stdin: bool) -> None:
 
         users.set_password(database, name, password)
     context.say(f"changed the password of {name}")
+    context.give({"result": "ok"})
+
+
+@command("disable", epilog="Example: dampe-server user disable anna")
+@click.argument("name")
+def disable_user(context: Context, name: str) -> None:
+    """Keep a user out, at once, until "enable"; jobs and password stay."""
+    _set_disabled(context, name, True)
+
+
+@command("enable", epilog="Example: dampe-server user enable anna")
+@click.argument("name")
+def enable_user(context: Context, name: str) -> None:
+    """Let a user in again who was disabled."""
+    _set_disabled(context, name, False)
+
+
+def _set_disabled(context: Context, name: str, disabled: bool) -> None:
+    with _database(context) as database:
+        from DmpWorkflow.core.database import users
+
+        users.set_disabled(database, name, disabled)
+    context.say(f"{'disabled' if disabled else 'enabled'} {name}")
     context.give({"result": "ok"})
 
 

@@ -7,6 +7,7 @@ from werkzeug.wrappers import Response
 
 from DmpWorkflow.core.database import credentials, listing, maintenance, users
 from DmpWorkflow.core.database.connection import Document
+from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.frontend.access import Right, database, principal, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.api.administration import detailed_health, make_token, make_user, words_in_use
@@ -19,7 +20,7 @@ NO_FIELDS = ("csrf_token", "again")  # of a form that are no part of what it ask
 
 
 @blueprint.get("/admin/")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def administration() -> str:
     """Show the state of the server, and what there is to look after; a refresh shows what changes by itself."""
     lists = {} if is_refresh() else _lists()
@@ -33,7 +34,7 @@ def _lists() -> Document:
 
 
 @blueprint.post("/admin/maintenance")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def maintain() -> Response:
     """Do a maintenance action."""
     done = maintenance.run(database(), parse(schemas.MaintenanceAction, _form()).action, principal().name)
@@ -45,7 +46,9 @@ def maintain() -> Response:
 def create_token() -> str:
     """Make a token, and show it in this reply only: no address, cookie or history holds it."""
     given = parse(schemas.NewToken, _form())
-    return render_template("token.html", token=make_token(given), given=given)
+    token, stored = make_token(given)
+    expires = iso(stored["expires"]) if stored["expires"] else None
+    return render_template("token.html", token=token, given=given, expires=expires)
 
 
 @blueprint.post("/admin/tokens/revoke")
@@ -75,6 +78,24 @@ def set_password() -> Response:
     given = parse(schemas.NewPassword, _form())
     users.set_password(database(), given.name, given.password)
     return _back(f"Changed the password of {given.name}")
+
+
+@blueprint.post("/admin/users/disable")
+@requires(Right.ADMIN)
+def disable_user() -> Response:
+    """Keep a user out, at once, until that is taken back."""
+    given = parse(schemas.Named, _form())
+    users.set_disabled(database(), given.name, True)
+    return _back(f"Disabled user {given.name}")
+
+
+@blueprint.post("/admin/users/enable")
+@requires(Right.ADMIN)
+def enable_user() -> Response:
+    """Let a user in again."""
+    given = parse(schemas.Named, _form())
+    users.set_disabled(database(), given.name, False)
+    return _back(f"Enabled user {given.name}")
 
 
 @blueprint.post("/admin/users/remove")

@@ -11,7 +11,7 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 
 import DmpWorkflow
 from DmpWorkflow.core.lifecycle import MajorStatus
-from DmpWorkflow.frontend.access import Right
+from DmpWorkflow.frontend.access import EVERYBODY, Right, may_change
 from DmpWorkflow.frontend.pages.refresh import is_refresh
 from DmpWorkflow.utils.errors import AccessDenied
 from DmpWorkflow.utils.text import printable
@@ -51,7 +51,7 @@ NAVIGATION = (
     ("pages.site_list", "Sites", Right.READ),
     ("pages.catalogue", "Data", Right.READ),
     ("pages.submit", "Submit", Right.SUBMIT),
-    ("pages.administration", "Administration", Right.ADMIN),
+    ("pages.administration", "Administration", Right.OPERATE),
 )
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 
@@ -96,7 +96,8 @@ def _common() -> dict[str, Any]:
         "signs": {str(status): sign for status, sign in SIGNS.items()},
         "statuses": [str(status) for status in MajorStatus],
         "version": DmpWorkflow.__version__,
-        "open_to_all": current_app.config["DAMPE_SETTINGS"].server.auth == "off",
+        "open_to": current_app.config["DAMPE_SETTINGS"].server.open_to,
+        "has_account": who is not None and who is not EVERYBODY,
         "layout": "fragment.html" if is_refresh() else "base.html",
         "here": request.full_path.rstrip("?"),
         "who": who,
@@ -105,7 +106,8 @@ def _common() -> dict[str, Any]:
         "again": _again,
         "may_submit": who is not None and who.role in Right.SUBMIT.value,
         "may_catalogue": who is not None and who.role in Right.CATALOGUE.value,
-        "is_admin": who is not None and who.role == "admin",
+        "is_admin": who is not None and who.role in Right.ADMIN.value,
+        "may_change": may_change,
     }
 
 

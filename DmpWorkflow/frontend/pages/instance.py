@@ -16,7 +16,7 @@ from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages import forms
 from DmpWorkflow.frontend.pages.blueprint import blueprint
-from DmpWorkflow.frontend.pages.job import seen
+from DmpWorkflow.frontend.pages.job import changeable, seen
 from DmpWorkflow.frontend.pages.refresh import shares_refreshes
 from DmpWorkflow.frontend.pages.timeline import stays
 from DmpWorkflow.frontend.parameters import assignments, parse
@@ -59,11 +59,11 @@ def instance_log(slug: str, number: int) -> Response:
 
 
 @blueprint.post("/jobs/<slug>/<int:number>/rollback")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def roll_back_instance(slug: str, number: int) -> Redirection:
     """Run an instance again, with other variables if some are given."""
+    job = changeable(slug)
     given = parse(forms.Variables)
-    job = seen(slug)
     _found(job, number)
     overrides = assignments(given.variables).to_json() if given.variables.strip() else None
     roll_back(database(), job["_id"], [number], overrides)
@@ -72,10 +72,10 @@ def roll_back_instance(slug: str, number: int) -> Redirection:
 
 
 @blueprint.post("/jobs/<slug>/<int:number>/kill")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def kill_instance(slug: str, number: int) -> Redirection:
     """End an instance."""
-    job = seen(slug)
+    job = changeable(slug)
     _found(job, number)
     ended, ordered = kill(database(), job["_id"], [number])
     told = "It has ended." if ended else "It ends with the next cycle of its agent." if ordered else "It was over."

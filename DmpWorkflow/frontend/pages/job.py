@@ -22,7 +22,7 @@ from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.job_definition import JobDefinition
-from DmpWorkflow.frontend.access import Right, database, requires, sees
+from DmpWorkflow.frontend.access import Right, check_owner, database, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages import forms
 from DmpWorkflow.frontend.pages.blueprint import blueprint
@@ -84,21 +84,22 @@ def job_xml(slug: str) -> Response:
 
 
 @blueprint.post("/jobs/<slug>/instances")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def add_instances(slug: str) -> Redirection:
     """Add instances."""
+    job = changeable(slug)
     given = parse(forms.MoreInstances)
-    made = create_instances(database(), seen(slug)["_id"], given.number, assignments(given.variables).to_json())
+    made = create_instances(database(), job["_id"], given.number, assignments(given.variables).to_json())
     flash(f"Added instances {made[0]} to {made[-1]}.")
     return _back(slug)
 
 
 @blueprint.post("/jobs/<slug>/rollback")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def roll_back_instances(slug: str) -> Redirection:
     """Roll back all instances that match, or those named."""
+    found = changeable(slug)
     given = parse(forms.Chosen)
-    found = seen(slug)
     overrides = assignments(given.variables).to_json() if given.variables.strip() else None
     number = roll_back(database(), found["_id"], _numbers(found, given), overrides)
     flash(f"Rolled back {number} instances: they run again.")
@@ -106,42 +107,44 @@ def roll_back_instances(slug: str) -> Redirection:
 
 
 @blueprint.post("/jobs/<slug>/kill")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def kill_instances(slug: str) -> Redirection:
     """End all instances that match, or those named."""
+    found = changeable(slug)
     given = parse(forms.Chosen)
-    found = seen(slug)
     ended, ordered = kill(database(), found["_id"], _numbers(found, given))
     flash(f"Ended {ended} waiting instances; {ordered} end with the next cycle of their agents.")
     return _back(slug)
 
 
 @blueprint.post("/jobs/<slug>/change")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def change_job(slug: str) -> Redirection:
     """Set priority and tags."""
+    found = changeable(slug)
     given = parse(forms.JobForm)
     tags = given.tags.replace(",", " ").split()
-    job_changes.change(database(), seen(slug), JobChanges(priority=given.priority, tags=tags))
+    job_changes.change(database(), found, JobChanges(priority=given.priority, tags=tags))
     flash("Saved.")
     return _back(slug)
 
 
 @blueprint.post("/jobs/<slug>/archive")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def archive_job(slug: str) -> Redirection:
     """Put a job that is over aside, or bring it back."""
+    found = changeable(slug)
     archived = parse(forms.ArchiveForm).archived
-    job_changes.change(database(), seen(slug), JobChanges(archived=archived))
+    job_changes.change(database(), found, JobChanges(archived=archived))
     flash("Archived: the list of jobs shows it on demand only." if archived else "Back in the list of jobs.")
     return _back(slug)
 
 
 @blueprint.post("/jobs/<slug>/remove")
-@requires(Right.SUBMIT)
+@requires(Right.CHANGE)
 def remove_job(slug: str) -> Redirection:
     """Remove a job with all that is known of it."""
-    found = seen(slug)
+    found = changeable(slug)
     if parse(forms.Confirmation).confirm != found["title"]:
         raise InvalidInput(f"to remove it, type the job's name: {found['title']}")
     job_changes.remove(database(), found)
@@ -153,6 +156,13 @@ def seen(slug: str) -> Document:
     """Return a job that the reader may see."""
     found = jobs.by_slug(database(), slug)
     sees(found)
+    return found
+
+
+def changeable(slug: str) -> Document:
+    """Return a job that the one who asks may change."""
+    found = seen(slug)
+    check_owner(found)
     return found
 
 

@@ -9,21 +9,28 @@ from DmpWorkflow.core.database import credentials, users
 from DmpWorkflow.frontend import sessions
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.pages.blueprint import blueprint
+from DmpWorkflow.utils.errors import AccessDenied
+
+UNKNOWN = "That is not known. Check the name and the password, or the token."
 
 
 @blueprint.get("/login")
 @requires(Right.PUBLIC)
 def login() -> str:
     """Show the form."""
-    return render_template("login.html", goal=_goal(), failed=False)
+    return render_template("login.html", goal=_goal(), problem="")
 
 
 @blueprint.post("/login")
 @requires(Right.PUBLIC)
 def log_in() -> Response | tuple[str, int]:
     """Begin a session."""
-    if not _begin():
-        return render_template("login.html", goal=_goal(), failed=True), 401
+    try:
+        problem = "" if _begin() else UNKNOWN
+    except AccessDenied as error:  # known, but no longer good
+        problem = str(error)
+    if problem:
+        return render_template("login.html", goal=_goal(), problem=problem), 401
     return redirect(_goal())
 
 
@@ -31,7 +38,7 @@ def log_in() -> Response | tuple[str, int]:
 @requires(Right.PUBLIC)
 def log_out() -> Response:
     """End the session."""
-    sessions.end()
+    sessions.end(database())
     return redirect(url_for("pages.login"))
 
 
@@ -41,12 +48,13 @@ def _begin() -> bool:
         token = credentials.by_text(database(), given["token"].strip())
         if token is None:
             return False
-        sessions.begin_for_token(token)
+        credentials.check_expiry(token)
+        sessions.begin_for_token(database(), token)
         return True
     user = users.authenticate(database(), given.get("name", ""), given.get("password", ""))
     if user is None:
         return False
-    sessions.begin_for_user(user)
+    sessions.begin_for_user(database(), user)
     return True
 
 

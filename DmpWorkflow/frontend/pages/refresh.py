@@ -8,7 +8,7 @@ from typing import ParamSpec
 from cachetools import TTLCache
 from flask import Flask, current_app, request
 
-from DmpWorkflow.frontend.access import principal
+from DmpWorkflow.frontend.access import own_jobs_only, owner, principal
 
 Parameters = ParamSpec("Parameters")
 GOOD_FOR = 2.0  # seconds; pages ask every five
@@ -28,6 +28,8 @@ def is_refresh() -> bool:
 
 def shares_refreshes(view: Callable[Parameters, str]) -> Callable[Parameters, str]:
     """Let a view answer refreshes of one address and role once within a while; a page itself is always made anew.
+
+    Those who may change their own jobs only are offered other things, and so get answers of their own.
 
     It stands below ``requires``, so that who may not see the page gets no shared answer either.
     """
@@ -50,4 +52,4 @@ def shares_refreshes(view: Callable[Parameters, str]) -> Callable[Parameters, st
 
 def _key() -> Hashable:
     who = principal()
-    return request.full_path, who.role, who.site
+    return request.full_path, who.role, who.site, owner() if own_jobs_only() else ""

@@ -10,7 +10,7 @@ from DmpWorkflow.core.database import jobs, listing
 from DmpWorkflow.core.database.submission import LONGEST_TITLE, Check, Submission, check_xml, submit_xml
 from DmpWorkflow.core.job_xml import parse_jobs, readable_xml
 from DmpWorkflow.core.overrides import from_mapping
-from DmpWorkflow.frontend.access import Right, database, owner, requires, sees
+from DmpWorkflow.frontend.access import Right, database, own_jobs_only, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.cli.assignments import overrides
 from DmpWorkflow.frontend.pages.blueprint import blueprint
@@ -102,4 +102,5 @@ def _submission() -> Submission:
         parents=tuple(slug.strip() for slug in given.depends.split(",") if slug.strip()),
         priority=given.priority,
         owner=owner(),
+        own_only=own_jobs_only(),
     )
