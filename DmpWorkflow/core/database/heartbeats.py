@@ -68,7 +68,8 @@ def agent_beat(database: Database, beat: Document, site: str, holds: Sequence[He
         if answer in (Answer.GO_ON, Answer.KILL) and _is_stale(states[held.job, held.instance], now)
     ]
     if alive:
-        database.instances.update_many({"_id": {"$in": alive}}, {"$set": {"last_contact": now}})
+        contact = {"$set": {"last_contact": now}, "$unset": {"stalled_since": ""}}
+        database.instances.update_many({"_id": {"$in": alive}}, contact)
     return answers
 
 
@@ -111,7 +112,9 @@ def _states(database: Database, site: str, holds: Sequence[Held]) -> dict[tuple[
     if not numbers:
         return {}
     query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()], "site": site}
-    fields = {"job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1, "kill": 1, "last_contact": 1}
+    fields = dict.fromkeys(
+        ("job", "instanceId", "status", "attempt", "handed_out", "kill", "last_contact", "lost"), 1
+    )
     return {(found["job"], found["instanceId"]): found for found in database.instances.find(query, fields)}
 
 
@@ -120,7 +123,7 @@ def _answer(state: Document | None, held: Held) -> Answer:
         return Answer.UNKNOWN
     if not state["handed_out"] or state["attempt"] != held.attempt:
         return Answer.CANCEL
-    if state["status"] in FINAL:
+    if state["status"] in FINAL and not state.get("lost"):
         return Answer.OVER
     if state.get("kill"):
         return Answer.KILL

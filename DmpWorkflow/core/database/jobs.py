@@ -29,6 +29,9 @@ class NewJob:
     priority: int = 0
     dependencies: tuple[ObjectId, ...] = ()
     owner: str = ""
+    retries: int = 0
+    retry_on: tuple[str, ...] = ()
+    lost_after: int | None = None
 
     @property
     def key(self) -> Document:
@@ -92,6 +95,9 @@ def definition_of(new: NewJob) -> Document:
         "release": new.release,
         "priority": new.priority,
         "dependencies": list(new.dependencies),
+        "retries": new.retries,
+        "retry_on": list(new.retry_on),
+        "lost_after": new.lost_after,
     }
 
 
