@@ -12,7 +12,7 @@ from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, check_xml, clone, submit_xml
-from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
+from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, principal, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.exports import as_file
 from DmpWorkflow.frontend.parameters import Malformed, json_object, overrides, parse, words
@@ -107,9 +107,10 @@ def show_job(slug: str) -> dict[str, Any]:
 @blueprint.patch("/job/<slug>/")
 @requires(Right.SUBMIT)
 def change_job(slug: str) -> dict[str, Any]:
-    """Change priority, tags, or whether it is archived."""
+    """Change priority, tags, retries, or whether it is paused or archived."""
     given = parse(schemas.JobChange, json_object())
-    job_changes.change(database(), jobs.by_slug(database(), slug), JobChanges(**given.model_dump()))
+    changes = JobChanges(**given.model_dump(), by=principal().name)
+    job_changes.change(database(), jobs.by_slug(database(), slug), changes)
     return {"result": "ok", "job": listing.job_summary(database(), jobs.by_slug(database(), slug))}
 
 
