@@ -406,9 +406,10 @@ class Client:
         found: list[Json] = self._call("GET", "/administration/maintenance/")["actions"]
         return found
 
-    def maintain(self, action: str) -> Json:
-        """Do a maintenance action and return it with its result."""
-        done: Json = self._call("POST", "/administration/maintenance/", once=True, json={"action": action})["action"]
+    def maintain(self, action: str, dry_run: bool = False) -> Json:
+        """Do a maintenance action, or with ``dry_run`` say what it would do; returns it with its result."""
+        body = {"action": action, "dry_run": dry_run}
+        done: Json = self._call("POST", "/administration/maintenance/", once=True, json=body)["action"]
         return done
 
     def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:

@@ -180,6 +180,10 @@ class ServerSettings:
     auth: str = _key("auth", "required", choices=AUTH_MODES)
     token: str = _key("token", "", secret=True)
     ca_file: str = _key("ca_file", "")
+    stalled_after_seconds: int = _key("stalled_after", 3600, parse=parse_duration)
+    lost_after_seconds: int = _key("lost_after", 24 * 3600, parse=parse_duration)
+    lost_after_old_seconds: int = _key("lost_after_old", 7 * 24 * 3600, parse=parse_duration)
+    pause_after_failures: int | None = _key("pause_after_failures", 20, parse=parse_optional_count)
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,22 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
     return claimed
 
 
+def count_expired(database: Database) -> int:
+    """Return how many leases ran out and are not returned yet."""
+    return database.instances.count_documents(_expired())
+
+
+def _expired() -> Document:
+    return {"claim.expires": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
+
+
 def return_expired(database: Database) -> int:
     """Make instances claimable again whose lease ran out before "Submitted" was reported; return how many.
 
     The attempt stays current until the next claim, so that a late "Submitted" is still good.
     """
-    expired = {"claim.expires": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
     back: list[Document] = [{"$unset": "claim"}, {"$set": {"claimable": children.IS_READY}}]
-    return database.instances.update_many(expired, back).modified_count
+    return database.instances.update_many(_expired(), back).modified_count
 
 
 def end_pauses(database: Database) -> int:

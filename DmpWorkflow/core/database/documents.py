@@ -209,6 +209,8 @@ class Maintenance(Document):
     started = DateTimeField(required=True)
     ended = DateTimeField()
     result = StringField()
+    ok = BooleanField()
+    dry_run = BooleanField()
     by = StringField(required=True)
 
 

@@ -34,9 +34,10 @@ def _note_reason(database: Database, job: ObjectId, reason: str, session: Client
 
 def resume(database: Database, job: ObjectId) -> None:
     """Hand out what there is of ``job``, and count its failures anew."""
-    database.transaction(partial(_forget_reason, database, job))
     going_on: list[Document] = [{"$unset": "paused"}, {"$set": {"claimable": children.IS_READY}}]
-    _mark(database, job, {"paused": True}, going_on)
+    _mark(database, job, {"paused": True}, going_on)  # first, so that after a crash it can be seen and done again
+    database.transaction(partial(_forget_reason, database, job))
+    _mark(database, job, {"paused": True}, going_on)  # those that became New meanwhile
 
 
 def _forget_reason(database: Database, job: ObjectId, session: ClientSession) -> None:

@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 
 from DmpWorkflow.core.database import claims, clock
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.reporting import HISTORY_LIMIT, USUAL, Rules, StatusReport, apply_reports
+from DmpWorkflow.core.database.reporting import HISTORY_LIMIT, StatusReport, apply_reports
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report
 
@@ -81,7 +81,7 @@ def is_turn(database: Database) -> bool:
     return True
 
 
-def reap(database: Database, patience: Patience, dry_run: bool = False, rules: Rules = USUAL) -> Reaped:
+def reap(database: Database, patience: Patience, dry_run: bool = False) -> Reaped:
     """Mark what is silent as stalled, and what stays so as lost; return how many, which is all of a ``dry_run``."""
     stalled = lost = 0
     for silent in _silent(database, patience):
@@ -89,7 +89,7 @@ def reap(database: Database, patience: Patience, dry_run: bool = False, rules: R
             stalled += database.instances.count_documents(silent.newly)
             lost += database.instances.count_documents(silent.for_good)
             continue
-        lost += _lose(database, silent.for_good, rules)
+        lost += _lose(database, silent.for_good)
         stalled += _stall(database, silent)
     if not dry_run:
         claims.return_expired(database)
@@ -128,12 +128,12 @@ def _stall(database: Database, silent: _Silent) -> int:
     return number
 
 
-def _lose(database: Database, query: Document, rules: Rules) -> int:
+def _lose(database: Database, query: Document) -> int:
     number = 0
     while found := list(database.instances.find(query, FIELDS, limit=PART)):
         beats = _last_beats(database, {one["site"] for one in found})
         reports = [_lost(query["job"], one, beats.get((one["site"], _agent(one)))) for one in found]
-        applied = apply_reports(database, reports, rules=rules).count(Outcome.APPLY)
+        applied = apply_reports(database, reports).count(Outcome.APPLY)
         number += applied
         if not applied:  # all of them were heard of meanwhile, or somebody else reaps
             break

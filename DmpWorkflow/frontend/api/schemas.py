@@ -408,3 +408,4 @@ class MaintenanceAction(Strict):
     """POST /administration/maintenance/."""
 
     action: Text
+    dry_run: bool = False
