@@ -161,9 +161,20 @@ class Client:
         priority: int | None = None,
         tags: Sequence[str] | None = None,
         archived: bool | None = None,
+        retries: int | None = None,
+        retry_on: Sequence[str] | None = None,
+        lost_after: int | None = None,
+        paused: bool | None = None,
     ) -> Json:
-        """Change what is given of a job, and return the job; one with unfinished instances cannot be archived."""
-        given = {"priority": priority, "tags": None if tags is None else list(tags), "archived": archived}
+        """Change what is given of a job, and return the job; one with unfinished instances cannot be archived.
+
+        ``retry_on`` has classes of failure (site, payload, limits, lost) or details like ApplicationExitCode3;
+        ``lost_after`` are seconds of silence, 0 for those of the server's settings.
+        """
+        lists = {"tags": tags, "retry_on": retry_on}
+        given: Json = {name: None if words is None else list(words) for name, words in lists.items()}
+        given |= {"priority": priority, "archived": archived, "retries": retries}
+        given |= {"lost_after": lost_after, "paused": paused}
         body = {name: value for name, value in given.items() if value is not None}
         changed: Json = self._call("PATCH", f"/job/{quote(slug, safe='')}/", json=body)["job"]
         return changed
@@ -413,9 +424,10 @@ class Client:
         found: list[Json] = self._call("GET", "/administration/maintenance/")["actions"]
         return found
 
-    def maintain(self, action: str) -> Json:
-        """Do a maintenance action and return it with its result."""
-        done: Json = self._call("POST", "/administration/maintenance/", once=True, json={"action": action})["action"]
+    def maintain(self, action: str, dry_run: bool = False) -> Json:
+        """Do a maintenance action, or with ``dry_run`` say what it would do; returns it with its result."""
+        body = {"action": action, "dry_run": dry_run}
+        done: Json = self._call("POST", "/administration/maintenance/", once=True, json=body)["action"]
         return done
 
     def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:

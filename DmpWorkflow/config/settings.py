@@ -182,6 +182,10 @@ class ServerSettings:
     auth_networks: tuple[AuthNetwork, ...] = _key("auth_networks", (), parse=parse_networks)
     token: str = _key("token", "", secret=True)
     ca_file: str = _key("ca_file", "")
+    stalled_after_seconds: int = _key("stalled_after", 3600, parse=parse_duration)
+    lost_after_seconds: int = _key("lost_after", 24 * 3600, parse=parse_duration)
+    lost_after_old_seconds: int = _key("lost_after_old", 7 * 24 * 3600, parse=parse_duration)
+    pause_after_failures: int | None = _key("pause_after_failures", 20, parse=parse_optional_count)
 
     def __post_init__(self) -> None:
         """Take a credential out of the url, where the original's clients had it, so that nothing shows it."""

@@ -35,4 +35,7 @@ class JobDefinition:
     name: str = ""
     site: str = ""
     priority: int = 0
+    retries: int = 0
+    retry_on: str = ""
+    lost_after: str = ""
     line: int = field(default=0, compare=False)

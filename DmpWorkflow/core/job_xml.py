@@ -7,6 +7,7 @@ from importlib.resources import files
 
 from lxml import etree
 
+from DmpWorkflow.core import retries
 from DmpWorkflow.core.job_definition import File, JobDefinition, Variable
 from DmpWorkflow.utils.errors import InvalidInput
 
@@ -130,8 +131,19 @@ def _job(element: etree._Element, findings: _Findings) -> JobDefinition:
         name=element.get("name", ""),
         site=element.get("site", ""),
         priority=int(element.get("priority", "0")),
+        retries=int(element.get("retries", "0")),
+        retry_on=_retry_on(element, findings),
+        lost_after=element.get("lost-after", ""),
         line=element.sourceline or 0,
     )
+
+
+def _retry_on(element: etree._Element, findings: _Findings) -> str:
+    try:
+        return ",".join(retries.words_of(element.get("retry-on", "")))
+    except InvalidInput as error:
+        findings.refuse(element, str(error))
+        return ""
 
 
 def _script(text: str) -> str:
@@ -197,6 +209,10 @@ def _append_job(root: etree._Element, job: JobDefinition) -> None:
     attributes = {name: value for name, value in given.items() if value}
     if job.priority:
         attributes["priority"] = str(job.priority)
+    if job.retries:
+        attributes["retries"] = str(job.retries)
+    steering = {"retry-on": job.retry_on, "lost-after": job.lost_after}
+    attributes |= {name: value for name, value in steering.items() if value}
     element = etree.SubElement(root, "Job", attributes)
     for section, stored in (("InputFiles", job.input_files), ("OutputFiles", job.output_files)):
         folder = etree.SubElement(element, section)

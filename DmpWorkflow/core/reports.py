@@ -54,6 +54,11 @@ def is_implicit_claim(state: InstanceState, report: Report) -> bool:
     return report.attempt is None and not state.handed_out and report.status is MajorStatus.SUBMITTED
 
 
+def is_of_payload(report: Report) -> bool:
+    """Say whether the payload itself tells this, and nobody concludes it."""
+    return report.sequence is not None or report.attempt is None
+
+
 def decide(state: InstanceState, report: Report) -> Outcome:
     """Say what ``report`` does to an instance in ``state``.
 
@@ -68,8 +73,9 @@ def decide(state: InstanceState, report: Report) -> Outcome:
         return Outcome.LATE if report.sequence == 0 and state.sequence > 0 else Outcome.REPEATED
     if report.status is MajorStatus.SUBMITTED and state.status in (MajorStatus.RUNNING, MajorStatus.SUSPENDED):
         return Outcome.LATE
-    if state.lost and report.sequence is not None and report.status in FINAL:
-        return Outcome.APPLY
+    if state.lost and state.status in FINAL and is_of_payload(report):
+        # It was silent and not gone: what it ends with still counts, and until then it may go on.
+        return Outcome.APPLY if report.status in FINAL else Outcome.LATE
     if report.status is state.status and state.status in FINAL:
         return Outcome.REPEATED
     check_transition(state.status, report.status)

@@ -8,3 +8,8 @@ def printable(text: object) -> str:
 
 def _shown(letter: str) -> str:
     return chr(0x2400 + ord(letter)) if ord(letter) < 32 else "\N{REPLACEMENT CHARACTER}"
+
+
+def numbered(number: int, noun: str) -> str:
+    """Return ``1 job`` or ``2 jobs``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

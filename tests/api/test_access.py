@@ -94,6 +94,7 @@ POST   /jobs/<slug>/rollback                                           .       .
 POST   /jobs/<slug>/kill                                               .       .     .      .       x    .       .        x       x      x    .
 POST   /jobs/<slug>/change                                             .       .     .      .       x    .       .        x       x      x    .
 POST   /jobs/<slug>/archive                                            .       .     .      .       x    .       .        x       x      x    .
+POST   /jobs/<slug>/pause                                              .       .     .      .       x    .       .        x       x      x    .
 POST   /jobs/<slug>/remove                                             .       .     .      .       x    .       .        x       x      x    .
 POST   /jobs/<slug>/<int:number>/rollback                              .       .     .      .       x    .       .        x       x      x    .
 POST   /jobs/<slug>/<int:number>/kill                                  .       .     .      .       x    .       .        x       x      x    .

@@ -320,7 +320,7 @@ def test_maintenance_by_command(shell: Shell, served: Served) -> None:
     assert "compare-counts\t-\t-\t-\t-" in shell.run(*maintain, config=server)
     job = jobs.submit(served.database, jobs.NewJob("miscounted", "User", "local", "<Jobs/>"))["_id"]
     served.database.counts.update_one({"_id": f"{job}:0"}, {"$inc": {"status.Done": 1}})
-    assert "1 Done too many" in shell.run(*maintain, "compare-counts", config=server)
+    assert "1 Done too many" in shell.run(*maintain, "compare-counts", code=1, config=server)
     assert "are repaired" in shell.run(*maintain, "repair-counts", config=server)
     assert "are exact" in shell.run(*maintain, "compare-counts", config=server)
     listed = shell.run(*maintain, config=server)

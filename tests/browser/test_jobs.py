@@ -177,7 +177,7 @@ def test_numbers_that_are_none_are_refused_whole(editor: Page, served: Served, j
 
 def test_priority_tags_and_archive(editor: Page, served: Served, job: dict[str, Any]) -> None:
     editor.goto(f"{served.url}/jobs/{job['slug']}")
-    editor.get_by_role("button", name="Priority and tags…").click()
+    editor.get_by_role("button", name="Priority, tags, retries…").click()
     editor.get_by_role("spinbutton", name="Priority").fill("7")
     editor.get_by_role("textbox", name="Tags").fill("mc paper-2026")
     editor.get_by_role("button", name="Save").click()

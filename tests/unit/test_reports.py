@@ -49,8 +49,10 @@ def test_a_second_runner_of_the_same_attempt_is_told_to_stop() -> None:
 def test_a_genuine_success_is_accepted_after_the_instance_was_thought_lost() -> None:
     lost = InstanceState(MajorStatus.FAILED, attempt=1, handed_out=True, sequence=2, runner="r1", lost=True)
     assert decide(lost, Report(MajorStatus.DONE, 1, 3, "r1")) is Outcome.APPLY
+    assert decide(lost, Report(MajorStatus.RUNNING, 1, 3, "r1")) is Outcome.LATE  # so that it goes on until then
+    assert decide(lost, Report(MajorStatus.DONE)) is Outcome.APPLY  # of an old client
     with pytest.raises(IllegalTransition):
-        decide(lost, Report(MajorStatus.RUNNING, 1, 3, "r1"))
+        decide(lost, Report(MajorStatus.RUNNING, 1))  # what somebody concludes revives nothing
 
 
 def test_an_old_client_claims_by_reporting_its_submission_and_by_nothing_else() -> None:

@@ -14,6 +14,8 @@ IS_READY: Document = {
         {"$eq": ["$status", str(MajorStatus.NEW)]},
         {"$eq": [{"$ifNull": ["$waiting_for", []]}, []]},
         {"$not": ["$claim.expires"]},
+        {"$not": ["$not_before"]},
+        {"$ne": ["$paused", True]},
     ]
 }
 

@@ -39,6 +39,7 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
     or agent raises Conflict.
     """
     return_expired(database)
+    end_pauses(database)
     candidates = _candidates(database, request.site, request.limit)
     record, is_new = _record(database, request, candidates)
     if record["expires"] > clock.now():
@@ -55,14 +56,29 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
     return claimed
 
 
+def count_expired(database: Database) -> int:
+    """Return how many leases ran out and are not returned yet."""
+    return database.instances.count_documents(_expired())
+
+
+def _expired() -> Document:
+    return {"claim.expires": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
+
+
 def return_expired(database: Database) -> int:
     """Make instances claimable again whose lease ran out before "Submitted" was reported; return how many.
 
     The attempt stays current until the next claim, so that a late "Submitted" is still good.
     """
-    expired = {"claim.expires": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
     back: list[Document] = [{"$unset": "claim"}, {"$set": {"claimable": children.IS_READY}}]
-    return database.instances.update_many(expired, back).modified_count
+    return database.instances.update_many(_expired(), back).modified_count
+
+
+def end_pauses(database: Database) -> int:
+    """Make instances claimable again whose pause before a retry is over; return how many."""
+    over = {"not_before": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
+    back: list[Document] = [{"$unset": "not_before"}, {"$set": {"claimable": children.IS_READY}}]
+    return database.instances.update_many(over, back).modified_count
 
 
 def _candidates(database: Database, site: str, limit: int, spread: int = 1) -> list[Document]:
@@ -120,7 +136,15 @@ def _take(database: Database, request: ClaimRequest, expires: datetime, candidat
                 "last_update": clock.now(),
             },
             "$inc": {"attempt": 1},
-            "$unset": {"sequence": "", "runner": "", "lost": "", "batchId": "", "hostname": ""},
+            "$unset": {
+                "sequence": "",
+                "runner": "",
+                "lost": "",
+                "batchId": "",
+                "hostname": "",
+                "quiet": "",
+                "stalled_since": "",
+            },
         },
     )
 

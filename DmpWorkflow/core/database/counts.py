@@ -54,6 +54,13 @@ def afresh(database: Database, job: ObjectId, session: ClientSession) -> Counts:
     return dict.fromkeys(MajorStatus, 0) | {MajorStatus(group["_id"]): group["number"] for group in found}
 
 
+def differences(database: Database, job: ObjectId, session: ClientSession) -> Counts:
+    """Return what the counters of ``job`` have too little (or, below zero, too much), where that is not nothing."""
+    kept = of_jobs(database, [job], session)[job]
+    fresh = afresh(database, job, session)
+    return {status: fresh[status] - kept[status] for status in kept if fresh[status] != kept[status]}
+
+
 def of_jobs(
     database: Database, jobs: Iterable[ObjectId], session: ClientSession | None = None
 ) -> dict[ObjectId, Counts]:

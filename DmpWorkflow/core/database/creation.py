@@ -97,8 +97,9 @@ def _documents(job: Document, numbers: range, body: str, waiting: dict[int, list
         "body": body,
         "attempt": 0,
         "handed_out": False,
-        "claimable": True,
+        "claimable": not job.get("paused"),
     }
+    common |= {"paused": True} if job.get("paused") else {}
     documents = [{"_id": ObjectId(), **common, "instanceId": number} for number in numbers]
     for document in documents if waiting else ():
         if parents := waiting[document["instanceId"]]:

@@ -67,6 +67,11 @@ class Job(Document):
     tags = ListField(StringField())
     archived = BooleanField(default=False)
     removing = BooleanField()
+    retries = IntField(default=0)
+    retry_on = ListField(StringField())
+    lost_after = IntField()  # seconds of silence; missing: as the server's settings say
+    paused = StringField()  # why
+    failed_in_a_row = LongField()  # attempts whose payload failed, since one succeeded
 
 
 class JobInstance(Document):
@@ -84,7 +89,13 @@ class JobInstance(Document):
                 "partialFilterExpression": {"claimable": True},
             },
             {"fields": ["site", "last_update"], "name": "active", "partialFilterExpression": {"active": True}},
+            {
+                "fields": ["job", "quiet", "stalled_since", "last_contact"],
+                "name": "silence",
+                "partialFilterExpression": {"active": True},
+            },
             {"fields": ["claim.expires"], "name": "leases", "sparse": True},
+            {"fields": ["not_before"], "name": "pauses", "sparse": True},
             {"fields": ["claim.request"], "name": "claims", "sparse": True},
         ],
     )
@@ -122,6 +133,11 @@ class JobInstance(Document):
     last_line = StringField()
     lost = BooleanField()
     kill = BooleanField()
+    quiet = BooleanField()  # its client tells of changes only, and gives no signs of life
+    stalled_since = DateTimeField()
+    retried = IntField()  # automatic retries since it was made or rolled back
+    not_before = DateTimeField()
+    paused = BooleanField()  # as its job
 
 
 class InstanceCount(Document):
@@ -208,6 +224,8 @@ class Maintenance(Document):
     started = DateTimeField(required=True)
     ended = DateTimeField()
     result = StringField()
+    ok = BooleanField()
+    dry_run = BooleanField()
     by = StringField(required=True)
 
 

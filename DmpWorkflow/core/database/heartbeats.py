@@ -87,7 +87,8 @@ def _answers(
     found = _state(database, held, attempt, now)
     if found["stale"]:
         alive = {"attempt": attempt, "handed_out": True, "status": {"$nin": [*map(str, FINAL), str(MajorStatus.NEW)]}}
-        database.instances.update_many(held | alive, {"$set": {"last_contact": now}})
+        contact = {"$set": {"last_contact": now}, "$unset": {"stalled_since": ""}}
+        database.instances.update_many(held | alive, contact)
     answers: dict[tuple[Answer, ObjectId], list[int]] = {}
     for state in found["others"]:
         if (answer := _answer(state, attempt)) is not Answer.GO_ON:
@@ -111,7 +112,7 @@ def _state(database: Database, held: Document, attempt: int, now: datetime) -> D
         ]
     }
     other = {"job": "$job", "instanceId": "$instanceId", "status": "$status", "attempt": "$attempt"}
-    other |= {"handed_out": "$handed_out", "kill": "$kill"}
+    other |= {"handed_out": "$handed_out", "kill": "$kill", "lost": "$lost"}
     stale = {"$and": [goes_on, {"$lte": ["$last_contact", now - NOTE_CONTACT_EVERY]}]}  # also one that is missing
     quiet = {"$and": [goes_on, {"$ne": ["$kill", True]}]}
     summed = {
@@ -160,7 +161,7 @@ def agents(database: Database, sites: Sequence[str]) -> list[Document]:
 def _answer(state: Document, attempt: int) -> Answer:
     if not state["handed_out"] or state["attempt"] != attempt:
         return Answer.CANCEL
-    if state["status"] in FINAL:
+    if state["status"] in FINAL and not state.get("lost"):
         return Answer.OVER
     if state.get("kill"):
         return Answer.KILL

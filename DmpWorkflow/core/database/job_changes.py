@@ -1,4 +1,4 @@
-"""Changes of a job that leave its definition alone: priority, tags, archived or not; and its removal.
+"""Changes of a job that leave its definition alone: priority, tags, retries, pause, archive; and its removal.
 
 A removal marks the job first, so that nothing of it is handed out any more; then instances go chunk by chunk, their
 counters in the same transaction; the job itself goes last. After a crash, removing it again completes that.
@@ -13,9 +13,10 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import children, clock, counts, distributions, jobs
+from DmpWorkflow.core.database import children, clock, counts, distributions, jobs, pausing
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
+from DmpWorkflow.core.retries import checked_words
 from DmpWorkflow.utils.errors import Conflict, InvalidInput
 
 MOST_TAGS = 20
@@ -30,6 +31,11 @@ class JobChanges:
     priority: int | None = None
     tags: Sequence[str] | None = None
     archived: bool | None = None
+    retries: int | None = None
+    retry_on: Sequence[str] | None = None
+    lost_after: int | None = None  # seconds; 0: as the server's settings say
+    paused: bool | None = None
+    by: str = ""  # who changes it
 
 
 def change(database: Database, job: Document, changes: JobChanges) -> None:
@@ -37,12 +43,24 @@ def change(database: Database, job: Document, changes: JobChanges) -> None:
     values: Document = {} if changes.tags is None else {"tags": checked_tags(changes.tags)}
     values |= {} if changes.priority is None else {"priority": changes.priority}
     values |= {} if changes.archived is None else {"archived": changes.archived}
-    if not values:
-        return
-    database.transaction(partial(_change, database, job, values))
+    values |= {} if changes.retries is None else {"retries": changes.retries}
+    values |= {} if changes.retry_on is None else {"retry_on": checked_words(changes.retry_on)}
+    values |= {} if changes.lost_after is None else {"lost_after": changes.lost_after or None}
+    if values:
+        database.transaction(partial(_change, database, job, values))
+    if changes.paused is not None:
+        _pause_or_resume(database, job, changes.paused, changes.by)
     if changes.priority is not None:  # of those that a roll-back makes New again, too
         other = {"job": job["_id"], "priority": {"$ne": changes.priority}}
         database.instances.update_many(other, {"$set": {"priority": changes.priority}})
+
+
+def _pause_or_resume(database: Database, job: Document, paused: bool, by: str) -> None:
+    jobs.check_open(database, job["_id"])
+    if paused:
+        pausing.pause(database, job["_id"], f"by {by or 'somebody'}")
+    else:
+        pausing.resume(database, job["_id"])
 
 
 def checked_tags(tags: Sequence[str]) -> list[str]:

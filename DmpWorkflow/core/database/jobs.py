@@ -33,6 +33,9 @@ class NewJob:
     dependencies: tuple[ObjectId, ...] = ()
     owner: str = ""
     own_only: bool = False
+    retries: int = 0
+    retry_on: tuple[str, ...] = ()
+    lost_after: int | None = None
 
     @property
     def key(self) -> Document:
@@ -99,6 +102,9 @@ def definition_of(new: NewJob) -> Document:
         "release": new.release,
         "priority": new.priority,
         "dependencies": list(new.dependencies),
+        "retries": new.retries,
+        "retry_on": list(new.retry_on),
+        "lost_after": new.lost_after,
     }
 
 

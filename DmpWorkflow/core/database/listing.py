@@ -13,7 +13,7 @@ from DmpWorkflow.utils.errors import InvalidInput, NotFound
 
 ROW_FIELDS = {
     "instanceId": 1, "status": 1, "minor_status": 1, "attempt": 1, "hostname": 1, "batchId": 1, "last_update": 1,
-    "cpu_peak": 1, "memory_peak": 1, "last_line": 1,
+    "cpu_peak": 1, "memory_peak": 1, "last_line": 1, "stalled_since": 1, "not_before": 1,
 }  # fmt: skip
 JOB_FIELDS = {"body": 0, "creations": 0}
 MOST_FOUND = 1_000_000
@@ -45,6 +45,10 @@ def with_counts(database: Database, jobs: Sequence[Document]) -> list[Document]:
             "tags": job.get("tags", []),
             "archived": job.get("archived", False),
             "parent_count": len(job["dependencies"]),
+            "retries": job.get("retries", 0),
+            "retry_on": job.get("retry_on", []),
+            "lost_after": job.get("lost_after"),
+            "paused": job.get("paused", ""),
         }
         for job in jobs
     ]
@@ -63,7 +67,7 @@ def instance_row(instance: Document) -> Document:
         "cpu_peak": instance.get("cpu_peak"),
         "memory_peak": instance.get("memory_peak"),
         "last_line": instance.get("last_line"),
-    }
+    } | {name: iso(instance[name]) if instance.get(name) else None for name in ("stalled_since", "not_before")}
 
 
 def instance_detail(database: Database, job: ObjectId, number: int) -> Document:

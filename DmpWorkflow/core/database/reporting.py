@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -10,7 +11,7 @@ from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.batch_id import same_batch_job
-from DmpWorkflow.core.database import activity, children, clock, counts, distributions
+from DmpWorkflow.core.database import activity, children, clock, counts, distributions, pausing, retrying
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.killing import KILLED_BY_USER
 from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
@@ -24,6 +25,7 @@ LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
+    "retried": 1, "stalled_since": 1,
     "sequence": 1, "runner": 1, "lost": 1, "kill": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
     "hostname": 1, "started_at": 1, "cpu_peak": 1, "memory_peak": 1, "cpu_max": 1, "mem_max": 1, "Nevents": 1,
 }  # fmt: skip
@@ -32,11 +34,22 @@ Key = tuple[ObjectId, int]
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What the server does by itself: it pauses a job after so many failures of its payload in a row; 0: never."""
+
+    pause_after: int = 20
+
+
+USUAL = Rules()
+
+
+@dataclass(frozen=True)
 class StatusReport:
     """A report as it arrives: what to decide on, for which instance, and the ``values`` that come with it.
 
     ``values`` may hold minor_status, batchId, hostname, Nevents, cpu, memory, cpu_max, mem_max and log.
-    ``lost`` marks a final status that the sender concludes from silence.
+    ``lost`` marks a final status that the sender concludes from silence; of one that is concluded from being
+    stalled, ``stalled_since`` says since when, and any contact since then refutes it.
     """
 
     job: ObjectId
@@ -44,6 +57,7 @@ class StatusReport:
     report: Report
     values: Mapping[str, Any] = field(default_factory=dict)
     lost: bool = False
+    stalled_since: datetime | None = None
 
     @property
     def key(self) -> Key:
@@ -59,17 +73,18 @@ def apply_report(database: Database, report: StatusReport) -> Outcome:
 
 
 def apply_reports(
-    database: Database, reports: Sequence[StatusReport], site: str | None = None
+    database: Database, reports: Sequence[StatusReport], site: str | None = None, rules: Rules = USUAL
 ) -> list[Outcome | DmpWorkflowError]:
     """Apply reports in their order and return a result for each; a bad one never blocks the others.
 
-    ``site``, if given, is the only one whose instances the sender may report.
+    ``site``, if given, is the only one whose instances the sender may report. What fails starts again in the same
+    transaction, where its job wants that.
     """
     results: list[Outcome | DmpWorkflowError] = [Unavailable("this report was not applied: send it again")] * len(
         reports
     )
     for positions in _rounds(reports):
-        _apply_round(database, reports, positions, results, site)
+        _apply_round(database, reports, positions, results, site, rules)
     return results
 
 
@@ -89,6 +104,7 @@ def _apply_round(
     positions: Sequence[int],
     results: list[Outcome | DmpWorkflowError],
     site: str | None,
+    rules: Rules,
 ) -> None:
     for _ in range(TRIES):
         states = _states(database, [reports[position] for position in positions])
@@ -100,7 +116,7 @@ def _apply_round(
             if state is not None and result is Outcome.APPLY:
                 accepted.append((report, state))
         if _write(database, accepted):
-            _tell(database, accepted)
+            _tell(database, accepted, rules)
             return
     for position in positions:
         if results[position] is Outcome.APPLY:
@@ -131,6 +147,8 @@ def _decide(state: Document | None, report: StatusReport, site: str | None) -> O
         return AccessDenied(f"this token is for site {site}, not for {state['site']}")
     if report.report.attempt is None and not same_batch_job(report.values.get("batchId"), state.get("batchId")):
         return StaleAttempt(f"batch job {report.values['batchId']} is of an old attempt: stop")
+    if report.stalled_since is not None and report.stalled_since != state.get("stalled_since"):
+        return Outcome.LATE
     try:
         return decide(_state(state), report.report)
     except DmpWorkflowError as refused:
@@ -163,10 +181,12 @@ def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]
     return True
 
 
-def _tell(database: Database, accepted: Sequence[tuple[StatusReport, Document]]) -> None:
-    """Count what happened, for charts."""
+def _tell(database: Database, accepted: Sequence[tuple[StatusReport, Document]], rules: Rules) -> None:
+    """Count what happened: for charts, and for what looks at many ends."""
     moved = [(report, state) for report, state in accepted if report.report.status != state["status"]]
-    activity.note(database, [_change(report, state) for report, state in moved])
+    changes = [_change(report, state) for report, state in moved]
+    activity.note(database, changes)
+    pausing.note(database, changes, rules.pause_after)
     ended = [(report, state) for report, state in moved if report.report.status in FINAL]
     distributions.note(database, [_used(report, state) for report, state in ended])
 
@@ -215,15 +235,26 @@ def _write_all(
         deltas[report.job][report.report.status] += 1
         if report.report.status is MajorStatus.DONE:
             done[report.job].append(report.instance)
+    failed = [_ended_badly(report, state) for report, state in moved if report.report.status in retrying.BAD]
+    for again in retrying.start_again(database, failed, session):
+        deltas[again.job][again.status] -= 1
+        deltas[again.job][MajorStatus.NEW] += 1
     for job in sorted(done):
         children.release(database, job, done[job], session)
     for job in sorted(deltas):  # last and in order: shortest time to conflict, no deadlock
         counts.change(database, job, deltas[job], session)
 
 
+def _ended_badly(report: StatusReport, state: Document) -> retrying.Ended:
+    change = _change(report, state)
+    return retrying.Ended(
+        state["_id"], report.job, change.status, change.minor_status, report.lost, state.get("retried") or 0
+    )
+
+
 def _guard(state: Document) -> Document:
     fields = ("_id", "status", "attempt", "handed_out")
-    optional = ("sequence", "runner")  # absent matches null
+    optional = ("sequence", "runner", "stalled_since")  # absent matches null
     return {name: state[name] for name in fields} | {name: state.get(name) for name in optional}
 
 
@@ -231,6 +262,8 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     time = clock.now()
     status, minor = str(report.report.status), report.values.get("minor_status")
     changes: Document = {"status": status, "last_update": time, "lost": report.lost, "claimable": False}
+    changes |= {} if report.lost else {"last_contact": time}
+    changes |= {"quiet": True} if report.report.attempt is None else {}
     changes["active"] = report.report.status in ACTIVE
     if report.report.sequence is not None:
         changes["sequence"] = report.report.sequence
@@ -246,7 +279,8 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
         changes["started_at"] = time
     ended = report.report.status in FINAL
-    update: Document = {"$set": changes, "$unset": {"claim" if ended else "claim.expires": ""}}
+    gone = ("claim" if ended else "claim.expires", "stalled_since", "not_before")
+    update: Document = {"$set": changes, "$unset": dict.fromkeys(gone, "")}
     if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):
         entry = {"status": status, "minor_status": minor or state["minor_status"], "update": time}
         update["$push"] = {"status_history": {"$each": [entry], "$slice": -HISTORY_LIMIT}}

@@ -7,7 +7,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import children, clock, counts, jobs
+from DmpWorkflow.core.database import children, clock, counts, jobs, pausing
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import AWAITING
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -22,7 +22,8 @@ KEPT = (
 )  # fmt: skip
 FORGOTTEN = (
     "batchId", "hostname", "runner", "sequence", "lost", "claim", "kill", "Nevents", "log", "cpu", "memory",
-    "cpu_peak", "memory_peak", "cpu_max", "mem_max", "started_at", "last_line",
+    "cpu_peak", "memory_peak", "cpu_max", "mem_max", "started_at", "last_line", "quiet", "stalled_since",
+    "last_contact", "not_before",
 )  # fmt: skip
 
 
@@ -42,9 +43,10 @@ def _chunk(
     database: Database, job: ObjectId, numbers: Sequence[int], body: str | None, session: ClientSession
 ) -> int:
     jobs.check_open(database, job, session)
+    paused = pausing.is_paused(database, job, session)
     chosen = {"job": job, "instanceId": {"$in": list(numbers)}}
     before = list(database.instances.find(chosen, {"instanceId": 1, "status": 1}, session=session))
-    database.instances.update_many(chosen, _pipeline(body), session=session)
+    database.instances.update_many(chosen, start_anew(_fresh(body, paused)), session=session)
     done = [found["instanceId"] for found in before if found["status"] == MajorStatus.DONE]
     if done:
         children.hold_back(database, job, done, session)
@@ -54,7 +56,16 @@ def _chunk(
     return len(before)
 
 
-def _pipeline(body: str | None) -> list[Document]:
+def _fresh(body: str | None, paused: bool) -> Document:
+    fresh: Document = {"handed_out": False, "retried": 0, "paused": paused}
+    return fresh | ({} if body is None else {"body": {"$literal": body}})
+
+
+def start_anew(fresh: Document, forgotten: Sequence[str] = FORGOTTEN) -> list[Document]:
+    """Return an update pipeline that makes an instance New, with the values ``fresh``, and remembers its attempt.
+
+    What ``forgotten`` names is taken off.
+    """
     time = clock.now()
     log = {"$ifNull": ["$log", ""]}
     kept: Document = {name: f"${name}" for name in KEPT}
@@ -63,19 +74,16 @@ def _pipeline(body: str | None) -> list[Document]:
     # An instance that was never handed out has no attempt to remember.
     entry = {"$cond": ["$handed_out", [kept], []]}
     attempts = {"$slice": [{"$concatArrays": [{"$ifNull": ["$attempts", []]}, entry]}, -ATTEMPTS_KEPT]}
-    fresh: Document = {
+    new: Document = {
         "status": str(MajorStatus.NEW),
         "minor_status": AWAITING,
         "last_update": time,
         "status_history": [{"status": str(MajorStatus.NEW), "minor_status": AWAITING, "update": time}],
-        "handed_out": False,
         "active": False,
     }
-    if body is not None:
-        fresh["body"] = {"$literal": body}
     return [
         {"$set": {"attempts": attempts}},
-        {"$set": fresh},
-        {"$unset": list(FORGOTTEN)},
+        {"$unset": list(forgotten)},
+        {"$set": new | fresh},
         {"$set": {"claimable": children.IS_READY}},
     ]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from DmpWorkflow.core import retries
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.database import jobs
 from DmpWorkflow.core.database.connection import Database, Document
@@ -14,6 +15,7 @@ from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, 
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.variables import expand, resolve
 from DmpWorkflow.utils.errors import AccessDenied, Conflict, DmpWorkflowError, InvalidInput, NotFound
+from DmpWorkflow.utils.units import parse_clock
 
 LONGEST_TITLE = 255
 DEFAULT_TYPE = "Other"
@@ -180,6 +182,9 @@ def _new_job(
             dependencies=tuple(parent["_id"] for parent in parents),
             owner=submission.owner,
             own_only=submission.own_only,
+            retries=definition.retries,
+            retry_on=tuple(retries.words_of(definition.retry_on)),
+            lost_after=parse_clock(definition.lost_after) if definition.lost_after else None,
         )
     return None
 

@@ -11,7 +11,9 @@ from DmpWorkflow.config.settings import JobDBSettings, ServerSettings
 from DmpWorkflow.core.database import credentials, listing, maintenance, users, words
 from DmpWorkflow.core.database import health as database_health
 from DmpWorkflow.core.database.connection import Document
+from DmpWorkflow.core.database.maintenance import Options
 from DmpWorkflow.core.database.submission import Words
+from DmpWorkflow.frontend import housekeeping
 from DmpWorkflow.frontend.access import Right, database, principal, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import parse
@@ -145,8 +147,13 @@ def list_maintenance() -> dict[str, Any]:
 @requires(Right.OPERATE)
 def maintain() -> dict[str, Any]:
     """Do a maintenance action, and say what came of it."""
-    name = parse(schemas.MaintenanceAction).action
-    return {"result": "ok", "action": maintenance.run(database(), name, principal().name)}
+    return {"result": "ok", "action": do_maintenance(parse(schemas.MaintenanceAction))}
+
+
+def do_maintenance(given: schemas.MaintenanceAction) -> Document:
+    """Do a maintenance action and return its row."""
+    patience = housekeeping.patience(current_app.config["DAMPE_SETTINGS"].server)
+    return maintenance.run(database(), given.action, principal().name, Options(given.dry_run, patience))
 
 
 def _known() -> JobDBSettings:

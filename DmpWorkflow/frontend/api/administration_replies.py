@@ -111,6 +111,8 @@ class ActionRow(BaseModel):
     ended: str | None
     result: str
     by: str
+    dry_run: bool
+    ok: bool
 
 
 class Maintenance(Reply):

@@ -20,6 +20,7 @@ from DmpWorkflow.frontend.access import (
     own_jobs_only,
     own_site,
     owner,
+    principal,
     requires,
     sees,
 )
@@ -118,10 +119,10 @@ def show_job(slug: str) -> dict[str, Any]:
 @blueprint.patch("/job/<slug>/")
 @requires(Right.CHANGE)
 def change_job(slug: str) -> dict[str, Any]:
-    """Change priority, tags, or whether it is archived."""
+    """Change priority, tags, retries, or whether it is paused or archived."""
     job = _owned(jobs.by_slug(database(), slug))
     given = parse(schemas.JobChange, json_object())
-    job_changes.change(database(), job, JobChanges(**given.model_dump()))
+    job_changes.change(database(), job, JobChanges(**given.model_dump(), by=principal().name))
     return {"result": "ok", "job": listing.job_summary(database(), jobs.by_slug(database(), slug))}
 
 

@@ -143,6 +143,10 @@ class JobRow(BaseModel):
     tags: list[str]
     archived: bool
     parent_count: int
+    retries: int
+    retry_on: list[str]
+    lost_after: int | None = Field(description="seconds of silence; null: as the server's settings say")
+    paused: str = Field(description="why; empty: it is not")
 
 
 class JobDetail(JobRow):
@@ -203,6 +207,8 @@ class InstanceRow(BaseModel):
     cpu_peak: float | None
     memory_peak: float | None
     last_line: str | None
+    stalled_since: str | None = Field(description="nothing was heard of it for a while")
+    not_before: str | None = Field(description="a retry waits until then")
 
 
 class Instances(Reply):

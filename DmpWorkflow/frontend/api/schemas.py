@@ -18,6 +18,7 @@ from DmpWorkflow.core.database.creation import MOST_AT_ONCE
 from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
 from DmpWorkflow.core.database.job_search import JobFilter
 from DmpWorkflow.core.database.reporting import LOG_LIMIT
+from DmpWorkflow.core.retries import MOST_RETRIES
 from DmpWorkflow.core.roles import split_role
 from DmpWorkflow.utils.errors import InvalidInput
 
@@ -78,6 +79,12 @@ class JobChange(Strict):
     priority: Priority | None = None
     tags: Annotated[list[Text], Field(max_length=100)] | None = None
     archived: bool | None = None
+    retries: Annotated[int, Field(ge=0, le=MOST_RETRIES)] | None = None
+    retry_on: Annotated[list[Text], Field(max_length=100)] | None = None
+    lost_after: (
+        Annotated[int, Field(ge=0, le=99_999 * 3600, description="seconds; 0: as the settings say")] | None
+    ) = None
+    paused: bool | None = None
 
 
 class Removal(Strict):
@@ -429,3 +436,4 @@ class MaintenanceAction(Strict):
     """POST /administration/maintenance/."""
 
     action: Text
+    dry_run: bool = False

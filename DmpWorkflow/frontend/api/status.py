@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
-from flask import Blueprint, request
+from flask import Blueprint, current_app, request
 
 from DmpWorkflow.core.batch_id import normalise_batch_id
 from DmpWorkflow.core.database import jobs, listing, reporting
@@ -14,6 +14,7 @@ from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
+from DmpWorkflow.frontend import housekeeping
 from DmpWorkflow.frontend.access import (
     Right,
     check_owner,
@@ -73,7 +74,8 @@ def _apply(items: Sequence[schemas.StatusArguments]) -> list[Outcome | DmpWorkfl
             accepted.append((position, _status_report(item)))
         except DmpWorkflowError as error:
             results[position] = error
-    applied = reporting.apply_reports(database(), [report for _, report in accepted], own_site() or None)
+    rules = housekeeping.rules(current_app.config["DAMPE_SETTINGS"].server)
+    applied = reporting.apply_reports(database(), [report for _, report in accepted], own_site() or None, rules)
     results |= {position: result for (position, _), result in zip(accepted, applied, strict=True)}
     return [results[position] for position in range(len(items))]
 

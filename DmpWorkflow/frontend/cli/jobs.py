@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from DmpWorkflow.client import Client
-from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
+from DmpWorkflow.core.retries import MOST_RETRIES, words_of
 from DmpWorkflow.frontend.cli.common import Context, command
 from DmpWorkflow.frontend.cli.matching import given, matching
 from DmpWorkflow.frontend.cli.submission import numbers_made
 from DmpWorkflow.utils.errors import InvalidInput, NotFound
 from DmpWorkflow.utils.files import whole_file
+from DmpWorkflow.utils.units import parse_clock
 
 SORTS = ("created", "title", "site", "type", "progress", "failed", "total")
 SHORT = {
@@ -78,6 +80,8 @@ def show(
     if context.as_json:
         return None
     context.say(f"{found['title']} ({found['type']}) at {found['site']}, priority {found['priority']}")
+    if found["paused"]:
+        context.say(f"paused: {found['paused']}")
     context.say(_in_words(found["counts"]))
     columns = ["instance_id", "status", "minor_status", "attempt", "hostname", "batch_id", "last_update"]
     context.table(columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows])
@@ -130,21 +134,24 @@ def _in_words(counts: Mapping[str, int]) -> str:
 @click.argument("job")
 @click.option("--interval", type=click.FloatRange(0.2), default=2.0, help="Seconds between two looks.")
 def watch(context: Context, job: str, interval: float) -> None:
-    """Watch a job (by slug or name) until all its instances are over; fails if some did not succeed."""
+    """Watch a job (by slug or name) until all is over or it is paused; fails if some did not succeed."""
     client = context.client()
     slug = _find(client, job)["slug"]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=context.verbosity < 0) as progress:
         task = progress.add_task(job)
         while True:
-            counts = client.job(slug)["counts"]
+            job_now = client.job(slug)
+            counts = job_now["counts"]
             over = sum(counts[status] for status in FINAL)
             total = sum(counts.values())
             progress.update(task, total=total, completed=over)
-            if over == total:
+            if over == total or (job_now["paused"] and not any(counts[status] for status in ACTIVE)):
                 break
             time.sleep(interval)
     context.say(_in_words(counts))
+    if job_now["paused"]:
+        context.say(f"paused: {job_now['paused']}; dampe-cli-jobs resume {slug} lets it go on")
     context.give(counts)
     if counts[MajorStatus.DONE] != total:
         sys.exit(1)
@@ -169,6 +176,44 @@ def set_tags(context: Context, job: str, tags: tuple[str, ...]) -> None:
     client = context.client()
     changed = client.change_job(_find(client, job)["slug"], tags=tags)
     context.say(f"{changed['title']}: {'tags ' + ', '.join(changed['tags']) if changed['tags'] else 'no tags'}")
+    context.give(changed)
+
+
+@command("retries", epilog="Example: dampe-cli-jobs retries hello-x7k2 3 --on site,lost")
+@click.argument("job")
+@click.argument("retries", type=click.IntRange(0, MOST_RETRIES))
+@click.option("--on", default=None, help="After which failures: site, payload, limits, lost, or details.")
+@click.option("--lost-after", default=None, metavar="HH:MM", help="Give up after so much silence; 00:00: as usual.")
+def set_retries(context: Context, job: str, retries: int, on: str | None, lost_after: str | None) -> None:
+    """Let instances of a job (by slug or name) that fail from now on start again, each at most so often."""
+    client = context.client()
+    words = None if on is None else words_of(on)
+    silence = None if lost_after is None else parse_clock(lost_after)
+    changed = client.change_job(_find(client, job)["slug"], retries=retries, retry_on=words, lost_after=silence)
+    context.say(
+        f"{changed['title']}: {changed['retries']} retries{' after ' if changed['retry_on'] else ''}"
+        f"{', '.join(changed['retry_on'])}"
+    )
+    context.give(changed)
+
+
+@command("pause", epilog="Example: dampe-cli-jobs pause hello-x7k2")
+@click.argument("job")
+def pause(context: Context, job: str) -> None:
+    """Hand out nothing more of a job (by slug or name); what runs goes on."""
+    client = context.client()
+    changed = client.change_job(_find(client, job)["slug"], paused=True)
+    context.say(f"{changed['title']}: paused")
+    context.give(changed)
+
+
+@command("resume", epilog="Example: dampe-cli-jobs resume hello-x7k2")
+@click.argument("job")
+def resume(context: Context, job: str) -> None:
+    """Let a job (by slug or name) go on that is paused, by somebody or by itself after many failures."""
+    client = context.client()
+    changed = client.change_job(_find(client, job)["slug"], paused=False)
+    context.say(f"{changed['title']}: goes on")
     context.give(changed)
 
 

@@ -229,16 +229,19 @@ def _password(from_stdin: bool) -> str:
 
 @command("maintain", epilog="Example: dampe-server maintain compare-counts")
 @click.argument("action", required=False)
-def maintain(context: Context, action: str | None) -> None:
-    """Do a maintenance ACTION; without one, list them with their last results."""
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+def maintain(context: Context, action: str | None, dry_run: bool) -> None:
+    """Do a maintenance ACTION; without one, list them with their last results. Fails if something is found wrong."""
     with _database(context) as database:
         from DmpWorkflow.core.database import maintenance
+        from DmpWorkflow.frontend import housekeeping
 
         if action:
-            done = maintenance.run(database, action, f"command line on {socket.gethostname()}")
+            options = maintenance.Options(dry_run, housekeeping.patience(context.settings.server))
+            done = maintenance.run(database, action, f"command line on {socket.gethostname()}", options)
             context.say(done["result"])
             context.give(done)
-            return
+            sys.exit(0 if done["ok"] else 1)
         rows = maintenance.rows(database)
     context.give(rows)
     if context.as_json:

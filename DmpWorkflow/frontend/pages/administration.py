@@ -8,9 +8,15 @@ from werkzeug.wrappers import Response
 from DmpWorkflow.core.database import credentials, listing, maintenance, users
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.work import iso
-from DmpWorkflow.frontend.access import Right, database, principal, requires
+from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.api import schemas
-from DmpWorkflow.frontend.api.administration import detailed_health, make_token, make_user, words_in_use
+from DmpWorkflow.frontend.api.administration import (
+    detailed_health,
+    do_maintenance,
+    make_token,
+    make_user,
+    words_in_use,
+)
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.frontend.pages.refresh import is_refresh
 from DmpWorkflow.frontend.parameters import parse
@@ -37,7 +43,7 @@ def _lists() -> Document:
 @requires(Right.OPERATE)
 def maintain() -> Response:
     """Do a maintenance action."""
-    done = maintenance.run(database(), parse(schemas.MaintenanceAction, _form()).action, principal().name)
+    done = do_maintenance(parse(schemas.MaintenanceAction, _form()))
     return _back(f"{done['title']}: done, the result is below")  # which may be too long for a cookie
 
 

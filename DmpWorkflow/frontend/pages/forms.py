@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
+from DmpWorkflow.core.retries import MOST_RETRIES
 from DmpWorkflow.frontend.api.schemas import MOST_CHOSEN, InstanceChoice, Number, Text
 
 
@@ -42,10 +43,18 @@ class Chosen(InstanceChoice, Variables):
 
 
 class JobForm(BaseModel):
-    """The form of a job's priority and tags."""
+    """The form of a job's priority, tags and retries."""
 
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
     tags: Text = ""
+    retries: Annotated[int, Field(ge=0, le=MOST_RETRIES)] = 0
+    retry_on: Text = ""
+
+
+class PauseForm(BaseModel):
+    """The button that pauses a job or lets it go on."""
+
+    paused: bool
 
 
 class ArchiveForm(BaseModel):

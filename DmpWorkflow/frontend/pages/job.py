@@ -22,7 +22,7 @@ from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.job_definition import JobDefinition
-from DmpWorkflow.frontend.access import Right, check_owner, database, requires, sees
+from DmpWorkflow.frontend.access import Right, check_owner, database, principal, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.pages import forms
 from DmpWorkflow.frontend.pages.blueprint import blueprint
@@ -120,12 +120,25 @@ def kill_instances(slug: str) -> Redirection:
 @blueprint.post("/jobs/<slug>/change")
 @requires(Right.CHANGE)
 def change_job(slug: str) -> Redirection:
-    """Set priority and tags."""
+    """Set priority, tags and retries."""
     found = changeable(slug)
     given = parse(forms.JobForm)
     tags = given.tags.replace(",", " ").split()
-    job_changes.change(database(), found, JobChanges(priority=given.priority, tags=tags))
+    words = given.retry_on.replace(",", " ").split()
+    changes = JobChanges(priority=given.priority, tags=tags, retries=given.retries, retry_on=words)
+    job_changes.change(database(), found, changes)
     flash("Saved.")
+    return _back(slug)
+
+
+@blueprint.post("/jobs/<slug>/pause")
+@requires(Right.CHANGE)
+def pause_job(slug: str) -> Redirection:
+    """Hand out nothing more of a job, or let it go on."""
+    found = changeable(slug)
+    paused = parse(forms.PauseForm).paused
+    job_changes.change(database(), found, JobChanges(paused=paused, by=principal().name))
+    flash("Paused: nothing more of it is handed out." if paused else "It goes on.")
     return _back(slug)
 
 
