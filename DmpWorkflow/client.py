@@ -10,6 +10,7 @@ Every method raises an error of ``DmpWorkflow.utils.errors``: Unavailable if the
 """
 
 import json
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ from DmpWorkflow.utils.errors import (
     Unavailable,
 )
 from DmpWorkflow.utils.parts import in_parts
+from DmpWorkflow.utils.text import printable
 
 Json = dict[str, Any]
 
@@ -47,6 +49,7 @@ ERRORS: Mapping[int, type[DmpWorkflowError]] = {
 MOST_REPORTS = 1000  # in one request
 PART_OF_A_FILE = 64 * 1024  # bytes
 BUSY = (429, 502, 503, 504)
+TRUST = "check the address, and ca_file in [server] if the server's certificate is of an authority of your own"
 
 
 class Given(TypedDict, total=False):
@@ -71,9 +74,13 @@ class Client:
     """
 
     def __init__(self, url: str, token: str = "", ca_file: str | Path = "", tries: int = 4) -> None:
+        if "@" in url:
+            raise InvalidInput("url: holds a credential, which errors would show: give that as token")
         self.url = url.rstrip("/")
-        self._once = _session(token, ca_file, again=0)
-        self._repeating = _session(token, ca_file, again=tries - 1)
+        # Given with every request: a session's is overruled by REQUESTS_CA_BUNDLE in the environment.
+        self._trust = str(ca_file) if ca_file else None
+        self._once = _session(token, again=0)
+        self._repeating = _session(token, again=tries - 1)
 
     def __enter__(self) -> Self:
         return self
@@ -408,16 +415,24 @@ class Client:
         session = self._once if once else self._repeating
         try:
             return session.request(
-                method, self.url + path, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, **content
+                method,
+                self.url + path,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                verify=self._trust,
+                **content,
             )
         except requests.exceptions.SSLError as error:
-            raise Unavailable(f"{self.url}: its certificate is not trusted: set ca_file in [server]") from error
+            raise Unavailable(f"{self.url}: no trusted connection ({why_no_trust(error)}): {TRUST}") from error
         except requests.RequestException as error:
             raise Unavailable(f"{self.url} does not answer: check [server] url and the network") from error
+        except OSError as error:  # how requests says that there is no such file
+            raise Unavailable(f"ca_file {self._trust}: cannot be read: check [server] ca_file") from error
 
     def _read(self, reply: requests.Response) -> Json:
         if reply.is_redirect:
-            raise Unavailable(f"{self.url} redirects to {reply.headers['Location']}: set that as [server] url")
+            place = printable(reply.headers["Location"])
+            raise Unavailable(f"{self.url} redirects to {place}: set that as [server] url")
         try:
             body = reply.json()
         except ValueError as error:
@@ -458,14 +473,24 @@ class _Bearer(AuthBase):
         return request
 
 
-def _session(token: str, ca_file: str | Path, again: int) -> requests.Session:
+def _session(token: str, again: int) -> requests.Session:
     session = requests.Session()
     session.auth = _Bearer(token)
-    if ca_file:
-        session.verify = str(ca_file)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=_retry(again)))
     return session
+
+
+def why_no_trust(error: BaseException) -> str:
+    """Return in a few words why a connection is not trusted, out of the layers of errors around that."""
+    layers: list[object] = [error]
+    while layers:
+        layer = layers.pop()
+        if isinstance(layer, ssl.SSLError):
+            return getattr(layer, "verify_message", "") or layer.reason or "TLS failed"
+        if isinstance(layer, BaseException):
+            layers += [*layer.args, getattr(layer, "reason", None)]
+    return "TLS failed"
 
 
 def _retry(again: int) -> Retry:
