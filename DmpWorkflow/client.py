@@ -407,6 +407,14 @@ class Client:
         done: Json = self._call("POST", "/administration/maintenance/", once=True, json={"action": action})["action"]
         return done
 
+    def audit(self, *, most: int | None = None, **chosen: Any) -> Iterator[Json]:
+        """Iterate over changes (time, who, role, address, action, target, before, after), the newest first.
+
+        ``chosen`` may hold who, action (as in job.remove), target (as in job/SLUG), since and until (ISO 8601).
+        """
+        query: Json = {"limit": min(most or 1000, 1000)} | chosen
+        return self._rows("/administration/audit/", query, "rows", "before", most)
+
     def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:
         """Send a request and return its reply; unless ``once``, again if the server does not answer."""
         return self._read(self._send(method, path, once, **content))

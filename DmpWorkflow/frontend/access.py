@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from flask import Flask, current_app, g, request
 
-from DmpWorkflow.core.database import credentials
+from DmpWorkflow.core.database import audit, credentials
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal
-from DmpWorkflow.frontend import sessions
+from DmpWorkflow.frontend import sessions, transport
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -104,6 +104,12 @@ def owner() -> str:
     """Return the name that what somebody makes is kept under; empty where everybody may do everything."""
     who = principal()
     return "" if who is EVERYBODY else who.name
+
+
+def actor() -> audit.Actor:
+    """Return who is to be noted for what this request changes."""
+    who: Principal | None = g.get("principal")
+    return audit.Actor(who.name if who else "anybody", who.role if who else "none", transport.address())
 
 
 def _check(right: Right) -> None:

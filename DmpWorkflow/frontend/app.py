@@ -9,7 +9,7 @@ from flask_mongoengine import MongoEngine
 from mongoengine import get_connection
 
 from DmpWorkflow.config.settings import Settings
-from DmpWorkflow.core.database import credentials, snapshots
+from DmpWorkflow.core.database import audit, credentials, snapshots
 from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
 from DmpWorkflow.frontend import access, failures, transport
 from DmpWorkflow.frontend.api import administration, jobs, service, sites, statistics, status
@@ -28,6 +28,7 @@ def create_app(settings: Settings) -> Flask:
     """Return the application, with its database ready; refuses routes that declare no right."""
     app = Flask(__name__, static_folder=None)
     transport.init_app(app, settings.server)
+    app.before_request(lambda: audit.ask_who(access.actor))
     app.config.update(
         DAMPE_SETTINGS=settings,
         MAX_CONTENT_LENGTH=LARGEST_BODY,

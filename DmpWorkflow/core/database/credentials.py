@@ -9,7 +9,7 @@ from bson import ObjectId
 from itsdangerous import BadSignature, Signer
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database import audit, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
@@ -58,6 +58,7 @@ def create(database: Database, name: str, role: str, site: str | None = None) ->
         database.credentials.insert_one(document)
     except DuplicateKeyError as error:
         raise Conflict(f"there is a token named {name!r}: revoke it first, or choose another name") from error
+    audit.note(database, "token.create", f"token/{name}", after={"role": role, "site": site})
     return text, document
 
 
@@ -94,8 +95,10 @@ def all_tokens(database: Database) -> list[Document]:
 
 def revoke(database: Database, name: str) -> None:
     """Remove a token; raises NotFound."""
-    if not database.credentials.delete_one({"name": name}).deleted_count:
+    found = database.credentials.find_one_and_delete({"name": name})
+    if found is None:
         raise NotFound(f"there is no token named {name!r}")
+    audit.note(database, "token.revoke", f"token/{name}", {"role": found["role"], "site": found["site"]})
 
 
 def secret(database: Database) -> bytes:

@@ -9,7 +9,7 @@ from bson import ObjectId
 from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
-from DmpWorkflow.core.database import claims, clock, counts
+from DmpWorkflow.core.database import audit, claims, clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.counts import Counts
 from DmpWorkflow.core.database.work import iso
@@ -47,6 +47,7 @@ def _end(database: Database, name: str, started: datetime, result: str) -> datet
     ended = clock.now()
     # With its start in the filter, so that it leaves alone the result of one that began later.
     database.maintenance.update_one({"_id": name, "started": started}, {"$set": {"ended": ended, "result": result}})
+    audit.note(database, "maintenance.run", f"maintenance/{name}", after={"started": iso(started), "result": result})
     return ended
 
 

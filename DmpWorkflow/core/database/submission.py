@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
-from DmpWorkflow.core.database import jobs
+from DmpWorkflow.core.database import audit, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.work import Resolver
@@ -150,7 +150,9 @@ def clone(
         priority=original["priority"],
         owner=owner,
     )
-    return submit_xml(database, submission, words)
+    made = submit_xml(database, submission, words)
+    audit.note(database, "job.clone", f"job/{original['slug']}", after={"title": title, "instances": instances})
+    return made
 
 
 def _new_job(

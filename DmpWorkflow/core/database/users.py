@@ -7,7 +7,7 @@ from argon2.exceptions import VerificationError
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database import audit, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import ROLES, Principal
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
@@ -31,6 +31,7 @@ def create(database: Database, name: str, password: str, role: str, site: str | 
         database.users.insert_one(document)
     except DuplicateKeyError as error:
         raise Conflict(f"there is a user named {name!r}") from error
+    audit.note(database, "user.create", f"user/{name}", after={"role": role, "site": site})
     return document
 
 
@@ -50,12 +51,15 @@ def set_password(database: Database, name: str, password: str) -> None:
     """Give a user another password, which ends all sessions; raises NotFound."""
     if not database.users.update_one({"name": name}, {"$set": {"password": _hash(password)}}).matched_count:
         raise NotFound(f"there is no user named {name!r}")
+    audit.note(database, "user.password", f"user/{name}")
 
 
 def remove(database: Database, name: str) -> None:
     """Remove a user; raises NotFound."""
-    if not database.users.delete_one({"name": name}).deleted_count:
+    found = database.users.find_one_and_delete({"name": name})
+    if found is None:
         raise NotFound(f"there is no user named {name!r}")
+    audit.note(database, "user.remove", f"user/{name}", {"role": found["role"], "site": found["site"]})
 
 
 def all_users(database: Database) -> list[Document]:

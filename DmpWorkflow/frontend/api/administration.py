@@ -8,7 +8,7 @@ from flask import Blueprint, current_app
 
 import DmpWorkflow
 from DmpWorkflow.config.settings import JobDBSettings
-from DmpWorkflow.core.database import credentials, listing, maintenance, users, words
+from DmpWorkflow.core.database import audit_search, credentials, listing, maintenance, users, words
 from DmpWorkflow.core.database import health as database_health
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.submission import Words
@@ -128,6 +128,15 @@ def maintain() -> dict[str, Any]:
     """Do a maintenance action, and say what came of it."""
     name = parse(schemas.MaintenanceAction).action
     return {"result": "ok", "action": maintenance.run(database(), name, principal().name)}
+
+
+@blueprint.get("/audit/")
+@requires(Right.ADMIN)
+def audit_log() -> dict[str, Any]:
+    """List who changed what, the newest first."""
+    given = parse(schemas.AuditQuery)
+    rows, after = audit_search.search(database(), given.chosen(), given.limit, given.before)
+    return {"result": "ok", "rows": rows, "next": after}
 
 
 def _known() -> JobDBSettings:

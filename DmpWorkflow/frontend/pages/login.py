@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from DmpWorkflow.core.database import credentials, users
-from DmpWorkflow.frontend import sessions
+from DmpWorkflow.core.database import audit, credentials, users
+from DmpWorkflow.core.database.connection import Document
+from DmpWorkflow.frontend import sessions, transport
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 
@@ -22,8 +23,11 @@ def login() -> str:
 @requires(Right.PUBLIC)
 def log_in() -> Response | tuple[str, int]:
     """Begin a session."""
-    if not _begin():
+    who = _begin()
+    if who is None:
+        _note("login.failed", request.form.get("name", "") or "a token", "none")
         return render_template("login.html", goal=_goal(), failed=True), 401
+    _note("login", who["name"], who["role"])
     return redirect(_goal())
 
 
@@ -31,23 +35,30 @@ def log_in() -> Response | tuple[str, int]:
 @requires(Right.PUBLIC)
 def log_out() -> Response:
     """End the session."""
+    who = sessions.principal(database())
+    if who is not None:
+        _note("logout", who.name, who.role)
     sessions.end()
     return redirect(url_for("pages.login"))
 
 
-def _begin() -> bool:
+def _note(action: str, name: str, role: str) -> None:
+    by = audit.Actor(name, role, transport.address())
+    audit.note(database(), action, f"login/{name}", by=by)
+
+
+def _begin() -> Document | None:
+    """Begin a session for the token or user that is given, and return that; None where it is not right."""
     given = request.form
     if given.get("token"):
         token = credentials.by_text(database(), given["token"].strip())
-        if token is None:
-            return False
-        sessions.begin_for_token(token)
-        return True
+        if token is not None:
+            sessions.begin_for_token(token)
+        return token
     user = users.authenticate(database(), given.get("name", ""), given.get("password", ""))
-    if user is None:
-        return False
-    sessions.begin_for_user(user)
-    return True
+    if user is not None:
+        sessions.begin_for_user(user)
+    return user
 
 
 def _goal() -> str:
