@@ -10,7 +10,7 @@ from flask import Flask, current_app, g, request
 from DmpWorkflow.core.database import audit, credentials
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal
-from DmpWorkflow.frontend import sessions, transport
+from DmpWorkflow.frontend import sessions, throttle, transport
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -134,6 +134,7 @@ def _authenticate(right: Right) -> Principal:
         return who
     who = credentials.find(database(), text, signing_key())
     if who is None:
+        throttle.note_unknown_token()
         raise Unauthenticated("this token is not known: it may be mistyped or revoked")
     return who
 

@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response
 
 from DmpWorkflow.core.database import audit, credentials, users
 from DmpWorkflow.core.database.connection import Document
-from DmpWorkflow.frontend import sessions, transport
+from DmpWorkflow.frontend import sessions, throttle, transport
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 
@@ -25,7 +25,7 @@ def log_in() -> Response | tuple[str, int]:
     """Begin a session."""
     who = _begin()
     if who is None:
-        _note("login.failed", request.form.get("name", "") or "a token", "none")
+        _note("login.failed", request.form.get("name") or "a token", "none")
         return render_template("login.html", goal=_goal(), failed=True), 401
     _note("login", who["name"], who["role"])
     return redirect(_goal())
@@ -50,13 +50,24 @@ def _note(action: str, name: str, role: str) -> None:
 def _begin() -> Document | None:
     """Begin a session for the token or user that is given, and return that; None where it is not right."""
     given = request.form
-    if given.get("token"):
-        token = credentials.by_text(database(), given["token"].strip())
-        if token is not None:
-            sessions.begin_for_token(token)
-        return token
-    user = users.authenticate(database(), given.get("name", ""), given.get("password", ""))
-    if user is not None:
+    return _by_token(given["token"].strip()) if given.get("token") else _by_password(given.get("name", ""))
+
+
+def _by_token(text: str) -> Document | None:
+    token = credentials.by_text(database(), text)
+    if token is None:
+        throttle.note_unknown_token()
+    else:
+        sessions.begin_for_token(token)
+    return token
+
+
+def _by_password(name: str) -> Document | None:
+    throttle.check_login(name)
+    user = users.authenticate(database(), name, request.form.get("password", ""))
+    if user is None:
+        throttle.note_failed_login(name)
+    else:
         sessions.begin_for_user(user)
     return user
 
