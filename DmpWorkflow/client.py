@@ -10,6 +10,7 @@ Every method raises an error of ``DmpWorkflow.utils.errors``: Unavailable if the
 """
 
 import json
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ from DmpWorkflow.utils.errors import (
     Unavailable,
 )
 from DmpWorkflow.utils.parts import in_parts
+from DmpWorkflow.utils.text import printable
 from DmpWorkflow.utils.urls import split_credential
 
 Json = dict[str, Any]
@@ -48,6 +50,7 @@ ERRORS: Mapping[int, type[DmpWorkflowError]] = {
 MOST_REPORTS = 1000  # in one request
 PART_OF_A_FILE = 64 * 1024  # bytes
 BUSY = (429, 502, 503, 504)
+TRUST = "check the address, and ca_file in [server] if the server's certificate is of an authority of your own"
 
 
 class Given(TypedDict, total=False):
@@ -76,8 +79,10 @@ class Client:
         url, written = split_credential(url)
         token = token or written
         self.url = url.rstrip("/")
-        self._once = _session(token, ca_file, again=0)
-        self._repeating = _session(token, ca_file, again=tries - 1)
+        # Given with every request: a session's is overruled by REQUESTS_CA_BUNDLE in the environment.
+        self._trust = str(ca_file) if ca_file else None
+        self._once = _session(token, again=0)
+        self._repeating = _session(token, again=tries - 1)
 
     def __enter__(self) -> Self:
         return self
@@ -430,6 +435,14 @@ class Client:
         done: Json = self._call("POST", "/administration/maintenance/", once=True, json=body)["action"]
         return done
 
+    def audit(self, *, most: int | None = None, **chosen: Any) -> Iterator[Json]:
+        """Iterate over changes (time, who, role, address, action, target, before, after), the newest first.
+
+        ``chosen`` may hold who, action (as in job.remove), target (as in job/SLUG), since and until (ISO 8601).
+        """
+        query: Json = {"limit": min(most or 1000, 1000)} | chosen
+        return self._rows("/administration/audit/", query, "rows", "before", most)
+
     def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:
         """Send a request and return its reply; unless ``once``, again if the server does not answer."""
         return self._read(self._send(method, path, once, **content))
@@ -438,16 +451,24 @@ class Client:
         session = self._once if once else self._repeating
         try:
             return session.request(
-                method, self.url + path, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, **content
+                method,
+                self.url + path,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                verify=self._trust,
+                **content,
             )
         except requests.exceptions.SSLError as error:
-            raise Unavailable(f"{self.url}: its certificate is not trusted: set ca_file in [server]") from error
+            raise Unavailable(f"{self.url}: no trusted connection ({why_no_trust(error)}): {TRUST}") from error
         except requests.RequestException as error:
             raise Unavailable(f"{self.url} does not answer: check [server] url and the network") from error
+        except OSError as error:  # how requests says that there is no such file
+            raise Unavailable(f"ca_file {self._trust}: cannot be read: check [server] ca_file") from error
 
     def _read(self, reply: requests.Response) -> Json:
         if reply.is_redirect:
-            raise Unavailable(f"{self.url} redirects to {reply.headers['Location']}: set that as [server] url")
+            place = printable(reply.headers["Location"])
+            raise Unavailable(f"{self.url} redirects to {place}: set that as [server] url")
         try:
             body = reply.json()
         except ValueError as error:
@@ -488,14 +509,24 @@ class _Bearer(AuthBase):
         return request
 
 
-def _session(token: str, ca_file: str | Path, again: int) -> requests.Session:
+def _session(token: str, again: int) -> requests.Session:
     session = requests.Session()
     session.auth = _Bearer(token)
-    if ca_file:
-        session.verify = str(ca_file)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=_retry(again)))
     return session
+
+
+def why_no_trust(error: BaseException) -> str:
+    """Return in a few words why a connection is not trusted, out of the layers of errors around that."""
+    layers: list[object] = [error]
+    while layers:
+        layer = layers.pop()
+        if isinstance(layer, ssl.SSLError):
+            return getattr(layer, "verify_message", "") or layer.reason or "TLS failed"
+        if isinstance(layer, BaseException):
+            layers += [*layer.args, getattr(layer, "reason", None)]
+    return "TLS failed"
 
 
 def _retry(again: int) -> Retry:

@@ -92,6 +92,7 @@ PAGES = (
     Page("site", "/sites/{site}"),
     Page("data catalogue", "/catalogue/", _bare_files),
     Page("administration", "/admin/"),
+    Page("audit log", "/admin/audit"),
     Page("submit", "/submit/"),
     Page("login", "/login"),
 )

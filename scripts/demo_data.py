@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from DmpWorkflow.config.loader import load
-from DmpWorkflow.core.database import clock, counts, data_catalogue, heartbeats, jobs
+from DmpWorkflow.core.database import audit, clock, counts, data_catalogue, heartbeats, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.utils.errors import Conflict, DmpWorkflowError, InvalidInput
 from scripts import demo_statistics
@@ -101,7 +101,9 @@ def make_family(uri: str, name: str, seed: str, now: datetime, family: Family) -
             _quickly(database.instances).insert_many(batch, ordered=False)
         for position, job in enumerate(family):
             parents = (history.ids[position - 1],) if position else ()
-            _quickly(database.jobs).insert_one(_job(job, history.ids[position], parents, seed))
+            stored = _job(job, history.ids[position], parents, seed)
+            _quickly(database.jobs).insert_one(stored)
+            _quickly(database.audit).insert_one(_submitted(stored))
             _quickly(database.counts).insert_many(_slots(history.ids[position], job, history.tally))
     finally:
         database.close()
@@ -131,6 +133,13 @@ def _job(job: PlannedJob, job_id: ObjectId, parents: tuple[ObjectId, ...], seed:
         "tags": list(job.tags),
         "archived": job.archived,
     }
+
+
+def _submitted(job: Document) -> Document:
+    """Return the row of the audit log of a job's submission."""
+    by = {"who": job["owner"], "role": "submit", "address": "192.0.2.10"}
+    told = {"action": "job.submit", "target": f"job/{job['slug']}", "before": {}, "after": audit.about_job(job)}
+    return {"time": job["created_at"]} | by | told
 
 
 def _slots(job_id: ObjectId, job: PlannedJob, tally: Tally) -> list[Document]:

@@ -43,6 +43,7 @@ PAGES = {
     "catalogue": "/catalogue/",
     "submit": "/submit/",
     "administration": "/admin/",
+    "audit": "/admin/audit",
 }
 LOGIN = "login"  # taken on the way in, each time
 

@@ -76,7 +76,7 @@ def serve(mongod: EmbeddedMongod, folder: Path, auth: str = "required") -> Itera
                 stdout=log,
                 stderr=log,
             )
-        _wait_until_healthy(url, started, folder / "server.log")
+        wait_until_healthy(url, started, folder / "server.log")
         return started
 
     served = Served(url, database, settings_path, launch, launch())
@@ -92,13 +92,14 @@ def serve(mongod: EmbeddedMongod, folder: Path, auth: str = "required") -> Itera
         database.close()
 
 
-def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path, verify: str | None = None) -> None:
+    """Wait until a server answers; fails if it ends, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             pytest.fail(f"the server ended with exit code {process.returncode}: {log.read_text()}")
         try:
-            if requests.get(f"{url}/health", timeout=5).ok:
+            if requests.get(f"{url}/health", timeout=5, verify=verify).ok:
                 return
         except (requests.ConnectionError, requests.Timeout):  # not yet, or on a busy machine
             time.sleep(0.05)

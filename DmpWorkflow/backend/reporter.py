@@ -43,8 +43,8 @@ class Sender:
         self._url = delivery.server_url.rstrip("/")
         self._session: requests.Session = requests.Session()
         self._session.auth = _bearer(delivery.token)
-        if delivery.ca_file:
-            self._session.verify = delivery.ca_file
+        # Given with every request: a session's is overruled by REQUESTS_CA_BUNDLE in the environment.
+        self._trust = delivery.ca_file or None
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +82,9 @@ class Sender:
     def _post(self, route: str, **content: Any) -> "requests.Response":
         timeout = (CONNECT_SECONDS, READ_SECONDS)
         # a redirect is never followed: it would carry report and token to whom it names
-        return self._session.post(self._url + route, timeout=timeout, allow_redirects=False, **content)
+        return self._session.post(
+            self._url + route, timeout=timeout, allow_redirects=False, verify=self._trust, **content
+        )
 
 
 def _bearer(token: str) -> "Callable[[requests.PreparedRequest], requests.PreparedRequest]":

@@ -204,7 +204,7 @@ def _value(reading: _Reading, section: str, name: str, item: "Field[Any]", value
             raise ValueError("one of " + ", ".join(choices))
         values[item.name] = item.metadata["parse"](text)
     except ValueError as error:
-        shown = MASK if item.metadata["secret"] else repr(text)
+        shown = MASK if item.metadata["secret"] or "@" in text else repr(text)
         reading.problems.append(f"{place}: [{section}] {name}: {shown} is not allowed; allowed: {error}")
     else:
         reading.origins[f"{section}.{item.metadata['key']}"] = place

@@ -116,6 +116,20 @@ def parse_optional_count(text: str) -> int | None:
     return value
 
 
+def parse_address(text: str) -> str:
+    """Return ``text`` if it is an address without a credential, which logs and errors would show."""
+    if "@" in text:
+        raise ValueError("an address without user and password: give the token as [server] token")
+    return text
+
+
+def parse_count(text: str) -> int:
+    """Return ``text`` as a whole number, 0 or more."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("a whole number, 0 or more")
+    return int(text)
+
+
 def parse_megabytes(text: str) -> float:
     """Return the MB in ``4000``, ``4GB`` and the like."""
     try:
@@ -175,13 +189,16 @@ class GlobalSettings:
 class ServerSettings:
     """Where the server is, and how to talk to it."""
 
-    url: str = _key("url", "http://localhost:5000")
+    url: str = _key("url", "http://localhost:5000", parse=parse_address)
     host: str = _key("host", "127.0.0.1")
     port: int = _key("port", 5000, parse=parse_port)
     auth: str = _key("auth", "required", choices=AUTH_MODES)
     auth_networks: tuple[AuthNetwork, ...] = _key("auth_networks", (), parse=parse_networks)
     token: str = _key("token", "", secret=True)
     ca_file: str = _key("ca_file", "")
+    certificate: str = _key("certificate", "")
+    key: str = _key("key", "")
+    trusted_proxies: int = _key("trusted_proxies", 0, parse=parse_count)
     stalled_after_seconds: int = _key("stalled_after", 3600, parse=parse_duration)
     lost_after_seconds: int = _key("lost_after", 24 * 3600, parse=parse_duration)
     lost_after_old_seconds: int = _key("lost_after_old", 7 * 24 * 3600, parse=parse_duration)

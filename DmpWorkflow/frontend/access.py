@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from flask import Flask, current_app, g, request
 
-from DmpWorkflow.core.database import credentials, jobs
+from DmpWorkflow.core.database import audit, credentials, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal
-from DmpWorkflow.frontend import sessions
+from DmpWorkflow.frontend import sessions, throttle, transport
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -159,6 +159,12 @@ def may_change(job_owner: str) -> bool:
     return principal().role in Right.CHANGE.value and not (own_jobs_only() and job_owner != owner())
 
 
+def actor() -> audit.Actor:
+    """Return who is to be noted for what this request changes."""
+    who: Principal | None = g.get("principal")
+    return audit.Actor(who.name if who else "anybody", who.role if who else "none", transport.address())
+
+
 def _check(right: Right) -> None:
     g.principal = _authenticate(right)
     if g.principal.role not in right.value:
@@ -186,6 +192,7 @@ def _of_header() -> Principal:
         raise Unauthenticated
     who = credentials.find(database(), text, signing_key())
     if who is None:
+        throttle.note_unknown_token()
         raise Unauthenticated("this token is not known: it may be mistyped or revoked")
     return who
 

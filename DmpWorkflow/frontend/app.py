@@ -9,9 +9,9 @@ from flask_mongoengine import MongoEngine
 from mongoengine import get_connection
 
 from DmpWorkflow.config.settings import Settings
-from DmpWorkflow.core.database import credentials, logins, snapshots
+from DmpWorkflow.core.database import audit, credentials, logins, snapshots
 from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
-from DmpWorkflow.frontend import access, failures
+from DmpWorkflow.frontend import access, failures, throttle, transport
 from DmpWorkflow.frontend.api import administration, jobs, service, sites, statistics, status
 from DmpWorkflow.frontend.pages import blueprint as pages
 from DmpWorkflow.frontend.pages import refresh
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings) -> Flask:
     """Return the application, with its database ready; refuses routes that declare no right."""
     app = Flask(__name__, static_folder=None)
+    transport.init_app(app, settings.server)
+    app.before_request(lambda: audit.ask_who(access.actor))
     app.config.update(
         DAMPE_SETTINGS=settings,
         MAX_CONTENT_LENGTH=LARGEST_BODY,
@@ -35,7 +37,7 @@ def create_app(settings: Settings) -> Flask:
         SESSION_COOKIE_NAME="dampe_session",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_SECURE=settings.server.url.startswith("https://"),
+        SESSION_COOKIE_SECURE=transport.is_secure(settings.server),
         WTF_CSRF_CHECK_DEFAULT=False,  # pages check it; other routes take no cookie for a change
         WTF_CSRF_TIME_LIMIT=None,  # a form is good as long as its session
         SEND_FILE_MAX_AGE_DEFAULT=ASSETS_LIFETIME,
@@ -47,6 +49,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["dampe_clockwork"] = snapshots.Clockwork()
     app.secret_key = credentials.session_secret(database)
     failures.init_app(app)
+    throttle.init_app(app, settings.database)
     pages.csrf.init_app(app)
     refresh.init_app(app)
     Compress(app)

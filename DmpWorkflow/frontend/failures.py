@@ -32,7 +32,7 @@ def answer(error: DmpWorkflowError) -> Response:
     if error.http_status == 401:
         reply.headers["WWW-Authenticate"] = 'Basic realm="DmpWorkflow"'
     if error.transient:
-        reply.headers["Retry-After"] = "5"
+        reply.headers["Retry-After"] = str(getattr(error, "retry_after", 5))
     return reply
 
 
@@ -63,7 +63,7 @@ def _json(error: DmpWorkflowError) -> Response:
 
 def _status(status: int) -> int:
     """Old clients read HTTP 200 with "nok"; what they must not take for an answer keeps its status."""
-    return 200 if is_old_style() and status not in (401, 403, 503) else status
+    return 200 if is_old_style() and status not in (401, 403, 429, 503) else status
 
 
 def _database_failed(error: PyMongoError) -> Response:

@@ -10,7 +10,7 @@ from bson import ObjectId
 
 from DmpWorkflow.core.database import claims, clock, heartbeats, reaper, reporting
 from DmpWorkflow.core.database.connection import Database
-from DmpWorkflow.core.database.heartbeats import Answer, Held
+from DmpWorkflow.core.database.heartbeats import Held
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.reaper import Patience, Reaped, reap
 from DmpWorkflow.core.database.reporting import apply_report

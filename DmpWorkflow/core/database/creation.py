@@ -8,7 +8,7 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import clock, counts, jobs
+from DmpWorkflow.core.database import audit, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
@@ -55,7 +55,7 @@ def _allot(database: Database, job: ObjectId, number: int, body: str, first: int
                 }
             }
         ],
-        projection={"allotted": 1},
+        projection={"allotted": 1, "slug": 1},
         return_document=ReturnDocument.AFTER,
     )
     if changed is None:
@@ -63,7 +63,10 @@ def _allot(database: Database, job: ObjectId, number: int, body: str, first: int
             raise NotFound(f"Could not find job {job}")
         jobs.check_open(database, job)
         raise Conflict(f"instance {first} is not the next one of job {job}")
-    return range(changed["allotted"] - number + 1, changed["allotted"] + 1)
+    numbers = range(changed["allotted"] - number + 1, changed["allotted"] + 1)
+    after = {"instances": f"{numbers[0]}-{numbers[-1]}", "overrides": body}
+    audit.note(database, "instances.add", f"job/{changed['slug']}", after=after)
+    return numbers
 
 
 def _fill_chunk(database: Database, job_id: ObjectId, session: ClientSession) -> bool:

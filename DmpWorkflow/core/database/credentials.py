@@ -9,7 +9,7 @@ from bson import ObjectId
 from itsdangerous import BadSignature, Signer
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database import audit, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.roles import split_role
 from DmpWorkflow.utils.errors import AccessDenied, Conflict, InvalidInput, NotFound
@@ -67,6 +67,7 @@ def create(
     if database.users.find_one({"name": name}, {"_id": 1}):
         database.credentials.delete_one({"_id": document["_id"]})
         raise Conflict(f"there is a user named {name!r}, whose jobs are not a token's: choose another name")
+    audit.note(database, "token.create", f"token/{name}", after={"role": role, "site": site})
     return text, document
 
 
@@ -143,8 +144,10 @@ def all_tokens(database: Database) -> list[Document]:
 
 def revoke(database: Database, name: str) -> None:
     """Remove a token; raises NotFound."""
-    if not database.credentials.delete_one({"name": name}).deleted_count:
+    found = database.credentials.find_one_and_delete({"name": name})
+    if found is None:
         raise NotFound(f"there is no token named {name!r}")
+    audit.note(database, "token.revoke", f"token/{name}", {"role": found["role"], "site": found["site"]})
 
 
 def secret(database: Database) -> bytes:

@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
 from bson.errors import InvalidId
 from pymongo import UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.errors import ExecutionTimeout
 
-from DmpWorkflow.core.database import clock
+from DmpWorkflow.core.database import audit, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
@@ -82,6 +84,9 @@ def register(
         database.files.bulk_write(
             [UpdateOne({"site": site, "filename": name}, changes, upsert=True) for name in names]
         )
+    if known and overwrite:
+        before = {"files": [found["filename"] for found in known], "number": len(known)}
+        audit.note(database, "files.overwrite", f"files/{site}", before, {"filetype": filetype, "status": status})
     return [str(found["_id"]) for found in known]
 
 
@@ -89,7 +94,7 @@ def set_status(database: Database, site: str, names: Sequence[str], status: str)
     """Set the status of files, of all or none, and return their ids; raises NotFound."""
     _check(names, status)
     ids = [found["_id"] for found in _all_known(database, site, names)]
-    database.files.update_many({"_id": {"$in": ids}}, {"$set": {"status": status, "last_update": clock.now()}})
+    _set_status(database, {"_id": {"$in": ids}}, status)
     return [str(found) for found in ids]
 
 
@@ -97,7 +102,7 @@ def delete(database: Database, site: str, names: Sequence[str]) -> list[str]:
     """Remove files, all or none, and return their names; raises NotFound."""
     _check(names, STATUSES[0])
     found = _all_known(database, site, names)
-    database.files.delete_many({"_id": {"$in": [file["_id"] for file in found]}})
+    _delete(database, {"_id": {"$in": [file["_id"] for file in found]}})
     return [file["filename"] for file in found]
 
 
@@ -141,13 +146,44 @@ def _rest(database: Database, query: FileQuery, rows: list[Document], cursor: st
 def set_status_of(database: Database, ids: Sequence[ObjectId], status: str, site: str = "") -> int:
     """Set the status of these files, at ``site`` only if one is given, and return of how many."""
     _check((), status)
-    change = {"$set": {"status": status, "last_update": clock.now()}}
-    return database.files.update_many(_these(ids, site), change).matched_count
+    return _set_status(database, _these(ids, site), status)
 
 
 def delete_these(database: Database, ids: Sequence[ObjectId], site: str = "") -> int:
     """Remove these files from the catalogue, at ``site`` only if one is given, and return how many."""
-    return database.files.delete_many(_these(ids, site)).deleted_count
+    return _delete(database, _these(ids, site))
+
+
+def _set_status(database: Database, chosen: Document, status: str) -> int:
+    return database.transaction(partial(_set_status_in, database, chosen, status))
+
+
+def _set_status_in(database: Database, chosen: Document, status: str, session: ClientSession) -> int:
+    _note(database, "files.status", chosen, {"status": status}, session)
+    change = {"$set": {"status": status, "last_update": clock.now()}}
+    return database.files.update_many(chosen, change, session=session).matched_count
+
+
+def _delete(database: Database, chosen: Document) -> int:
+    return database.transaction(partial(_delete_in, database, chosen))
+
+
+def _delete_in(database: Database, chosen: Document, session: ClientSession) -> int:
+    _note(database, "files.delete", chosen, {}, session)
+    return database.files.delete_many(chosen, session=session).deleted_count
+
+
+def _note(database: Database, action: str, chosen: Document, after: Document, session: ClientSession) -> None:
+    """Note what happens to these files, with a row for each site."""
+    found = list(database.files.find(chosen, {"filename": 1, "site": 1, "status": 1}, session=session))
+    for site in sorted({file["site"] for file in found}):
+        here = [file for file in found if file["site"] == site]
+        before = {
+            "files": [file["filename"] for file in here],
+            "number": len(here),
+            "status": sorted({file["status"] for file in here}),
+        }
+        audit.note(database, action, f"files/{site}", before, after, session=session)
 
 
 def _these(ids: Sequence[ObjectId], site: str) -> Document:

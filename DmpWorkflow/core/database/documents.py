@@ -378,7 +378,30 @@ class DataFile(Document):
     last_update = DateTimeField()
 
 
+class Audit(Document):
+    """Who changed what: ``before`` and ``after`` hold the fields that did change."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "audit",
+        [
+            ["-time", "-id"],
+            ["who", "-time", "-id"],
+            ["action", "-time", "-id"],
+            ["target", "-time", "-id"],
+        ],
+        inheritance=False,
+    )
+    time = DateTimeField(required=True)
+    who = StringField(required=True)
+    role = StringField(required=True)
+    address = StringField()
+    action = StringField(required=True)
+    target = StringField(required=True)
+    before = DictField()
+    after = DictField()
+
+
 DOCUMENTS: tuple[type[Document], ...] = (
     Job, JobInstance, InstanceCount, Claim, Credential, User, Login, Setting, Maintenance, HeartBeat, Agent,
-    AgentHistory, Activity, Failure, HostActivity, Distribution, Snapshot, DataFile,
+    AgentHistory, Activity, Failure, HostActivity, Distribution, Snapshot, DataFile, Audit,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import children, clock, counts, distributions, jobs, pausing
+from DmpWorkflow.core.database import audit, children, clock, counts, distributions, jobs, pausing
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 from DmpWorkflow.core.retries import checked_words
@@ -76,7 +76,10 @@ def checked_tags(tags: Sequence[str]) -> list[str]:
 def _change(database: Database, job: Document, values: Document, session: ClientSession) -> None:
     if values.get("archived"):
         _check_over(database, job, session)
-    database.jobs.update_one({"_id": job["_id"]}, {"$set": values}, session=session)
+    found = database.jobs.find_one_and_update({"_id": job["_id"]}, {"$set": values}, session=session)
+    if found:
+        before, after = audit.changed(found, values)
+        audit.note(database, "job.change", f"job/{job['slug']}", before, after, session=session)
 
 
 def _check_over(database: Database, job: Document, session: ClientSession) -> None:
@@ -116,6 +119,8 @@ def _mark(database: Database, job: Document, session: ClientSession) -> None:
     if child:
         raise Conflict(f"job {job['title']!r} cannot be removed: {child['title']!r} depends on it: remove that first")
     database.jobs.update_one({"_id": job["_id"]}, {"$set": {"removing": True}}, session=session)
+    before = audit.about_job(job) | {"allotted": job["allotted"]}
+    audit.note(database, "job.remove", f"job/{job['slug']}", before, session=session)
 
 
 def _check_idle(database: Database, job: Document, session: ClientSession | None = None) -> None:

@@ -9,7 +9,7 @@ from bson import ObjectId
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import clock, counts
+from DmpWorkflow.core.database import audit, clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE
 from DmpWorkflow.utils.errors import AccessDenied, Conflict, NotFound
@@ -129,6 +129,7 @@ def _insert(database: Database, new: NewJob, session: ClientSession) -> Document
     _hold_parents(database, new, session)
     job = new_document(new)
     database.jobs.insert_one(job, session=session)
+    audit.note(database, "job.submit", f"job/{job['slug']}", after=_for_audit(job), session=session)
     counts.create(database, job["_id"], new.site, session)
     return job
 
@@ -145,7 +146,14 @@ def _replace(database: Database, new: NewJob, found: Document, session: ClientSe
     definition = definition_of(new)
     database.jobs.update_one({"_id": found["_id"]}, {"$set": definition}, session=session)
     database.instances.update_many({"job": found["_id"]}, {"$set": {"priority": new.priority}}, session=session)
+    before, after = audit.changed(_for_audit(found), _for_audit(found | definition))
+    audit.note(database, "job.replace", f"job/{found['slug']}", before, after, session=session)
     return found | definition
+
+
+def _for_audit(job: Document) -> Document:
+    """Return what the log tells of a job; its XML by the digest."""
+    return audit.about_job(job) | {name: job[name] for name in ("digest", "release", "priority", "dependencies")}
 
 
 def busy(job: ObjectId) -> Document:

@@ -6,7 +6,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import activity, clock, counts, jobs
+from DmpWorkflow.core.database import activity, audit, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 from DmpWorkflow.utils.parts import in_parts
@@ -22,6 +22,9 @@ def kill(database: Database, job: ObjectId, numbers: Sequence[int]) -> tuple[int
     Final ones stay as they are.
     """
     ended = ordered = 0
+    if numbers:  # before it begins, so that there is a row also of what a crash cut short
+        after = {"instances": audit.spans(numbers), "number": len(numbers)}
+        audit.note(database, "instances.kill", audit.job_target(database, job), after=after)
     for chunk in map(list, in_parts(numbers, CHUNK)):
         ended += database.transaction(partial(_end_waiting, database, job, chunk))
         active = {"job": job, "instanceId": {"$in": chunk}, "status": {"$in": [str(status) for status in ACTIVE]}}

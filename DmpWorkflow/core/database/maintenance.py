@@ -8,7 +8,7 @@ from functools import partial
 from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
-from DmpWorkflow.core.database import checking, claims, cleaning, clock, counts, monitoring
+from DmpWorkflow.core.database import audit, checking, claims, cleaning, clock, counts, monitoring
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.counts import Counts
 from DmpWorkflow.core.database.reaper import Patience, reap
@@ -70,6 +70,7 @@ def _end(database: Database, name: str, started: datetime, told: Document) -> da
     ended = clock.now()
     # With its start in the filter, so that it leaves alone the result of one that began later.
     database.maintenance.update_one({"_id": name, "started": started}, {"$set": told | {"ended": ended}})
+    audit.note(database, "maintenance.run", f"maintenance/{name}", after={"started": iso(started)} | told)
     return ended
 
 

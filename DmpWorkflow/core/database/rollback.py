@@ -7,7 +7,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import children, clock, counts, jobs, pausing
+from DmpWorkflow.core.database import audit, children, clock, counts, jobs, pausing
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import AWAITING
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -34,16 +34,27 @@ def roll_back(database: Database, job: ObjectId, numbers: Sequence[int], body: s
     overrides (JSON text). Raises Conflict for a job that is archived.
     """
     changed = 0
+    told = {"instances": audit.spans(numbers), "number": len(numbers)} | ({} if body is None else {"overrides": body})
     for chunk in map(list, in_parts(numbers, CHUNK)):
-        changed += database.transaction(partial(_chunk, database, job, chunk, body))
+        changed += database.transaction(partial(_chunk, database, job, chunk, body, told))
+        told = {}
     return changed
 
 
 def _chunk(
-    database: Database, job: ObjectId, numbers: Sequence[int], body: str | None, session: ClientSession
+    database: Database,
+    job: ObjectId,
+    numbers: Sequence[int],
+    body: str | None,
+    told: Document,
+    session: ClientSession,
 ) -> int:
     jobs.check_open(database, job, session)
     paused = pausing.is_paused(database, job, session)
+    if told:  # with the first chunk, so that there is a row also of what a crash cut short
+        audit.note(
+            database, "instances.rollback", audit.job_target(database, job, session), after=told, session=session
+        )
     chosen = {"job": job, "instanceId": {"$in": list(numbers)}}
     before = list(database.instances.find(chosen, {"instanceId": 1, "status": 1}, session=session))
     database.instances.update_many(chosen, start_anew(_fresh(body, paused)), session=session)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from DmpWorkflow.core import retries
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
-from DmpWorkflow.core.database import jobs
+from DmpWorkflow.core.database import audit, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import create_instances
 from DmpWorkflow.core.database.work import Resolver
@@ -155,7 +155,9 @@ def clone(
         owner=owner,
         own_only=True,  # somebody else may make one of that name meanwhile
     )
-    return submit_xml(database, submission, words)
+    made = submit_xml(database, submission, words)
+    audit.note(database, "job.clone", f"job/{original['slug']}", after={"title": title, "instances": instances})
+    return made
 
 
 def _new_job(

@@ -7,7 +7,7 @@ from argon2.exceptions import VerificationError
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import clock, logins
+from DmpWorkflow.core.database import audit, clock, logins
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal, check_account
 from DmpWorkflow.utils.errors import AccessDenied, Conflict, InvalidInput, NotFound
@@ -34,6 +34,7 @@ def create(database: Database, name: str, password: str, role: str, site: str | 
     if database.credentials.find_one({"name": name}, {"_id": 1}):
         database.users.delete_one({"_id": document["_id"]})
         raise Conflict(f"there is a token named {name!r}, whose jobs are not a user's: choose another name")
+    audit.note(database, "user.create", f"user/{name}", after={"role": role, "site": site})
     return document
 
 
@@ -58,6 +59,7 @@ def set_password(database: Database, name: str, password: str) -> None:
     """Give a user another password, which ends all sessions; raises NotFound."""
     if not database.users.update_one({"name": name}, {"$set": {"password": _hash(password)}}).matched_count:
         raise NotFound(f"there is no user named {name!r}")
+    audit.note(database, "user.password", f"user/{name}")
 
 
 def set_disabled(database: Database, name: str, disabled: bool) -> None:
@@ -67,14 +69,16 @@ def set_disabled(database: Database, name: str, disabled: bool) -> None:
         raise NotFound(f"there is no user named {name!r}")
     if disabled:
         logins.end_all(database, found["_id"])
+    audit.note(database, "user.disable" if disabled else "user.enable", f"user/{name}")
 
 
 def remove(database: Database, name: str) -> None:
     """Remove a user, and end all sessions; raises NotFound."""
-    found = database.users.find_one_and_delete({"name": name}, {"_id": 1})
+    found = database.users.find_one_and_delete({"name": name})
     if found is None:
         raise NotFound(f"there is no user named {name!r}")
     logins.end_all(database, found["_id"])
+    audit.note(database, "user.remove", f"user/{name}", {"role": found["role"], "site": found["site"]})
 
 
 def all_users(database: Database) -> list[Document]:

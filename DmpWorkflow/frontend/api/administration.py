@@ -8,7 +8,7 @@ from flask import Blueprint, current_app
 
 import DmpWorkflow
 from DmpWorkflow.config.settings import JobDBSettings, ServerSettings
-from DmpWorkflow.core.database import credentials, listing, maintenance, users, words
+from DmpWorkflow.core.database import audit_search, credentials, listing, maintenance, users, words
 from DmpWorkflow.core.database import health as database_health
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.maintenance import Options
@@ -154,6 +154,15 @@ def do_maintenance(given: schemas.MaintenanceAction) -> Document:
     """Do a maintenance action and return its row."""
     patience = housekeeping.patience(current_app.config["DAMPE_SETTINGS"].server)
     return maintenance.run(database(), given.action, principal().name, Options(given.dry_run, patience))
+
+
+@blueprint.get("/audit/")
+@requires(Right.ADMIN)
+def audit_log() -> dict[str, Any]:
+    """List who changed what, the newest first."""
+    given = parse(schemas.AuditQuery)
+    rows, after = audit_search.search(database(), given.chosen(), given.limit, given.before)
+    return {"result": "ok", "rows": rows, "next": after}
 
 
 def _known() -> JobDBSettings:

@@ -1,6 +1,6 @@
 """What replies to administrators look like."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -125,3 +125,24 @@ class Maintained(Reply):
     """POST /administration/maintenance/."""
 
     action: ActionRow
+
+
+class AuditRow(BaseModel):
+    """A change: who made it, from where, and the fields that did change."""
+
+    id: str
+    time: str
+    who: str
+    role: str
+    address: str
+    action: str
+    target: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class AuditLog(Reply):
+    """GET /administration/audit/."""
+
+    rows: list[AuditRow]
+    next: str | None

@@ -71,6 +71,7 @@ REQUESTS: dict[str, Takes] = {
     "administration.enable_user": Takes(schemas.Named, json=True),
     "administration.remove_user": Takes(schemas.Named, json=True),
     "administration.maintain": Takes(schemas.MaintenanceAction, json=True),
+    "administration.audit_log": Takes(schemas.AuditQuery, query=True),
     "sites.search_files": Takes(schemas.FileQuery, query=True),
 }
 REPLIES: dict[str, type[BaseModel]] = {
@@ -122,6 +123,7 @@ REPLIES: dict[str, type[BaseModel]] = {
     "administration.health": administration_replies.DetailedHealth,
     "administration.list_maintenance": administration_replies.Maintenance,
     "administration.maintain": administration_replies.Maintained,
+    "administration.audit_log": administration_replies.AuditLog,
     "sites.search_files": replies.FileRows,
     "service.health": replies.Health,
     "service.whoami": replies.WhoAmI,
@@ -135,6 +137,7 @@ ERRORS = {
     "413": "the body is too large",
     "415": "the encoding is not understood",
     "422": "a field is not valid",
+    "429": "too many credentials from this address were wrong: wait as Retry-After says",
     "503": "try again later",
 }
 

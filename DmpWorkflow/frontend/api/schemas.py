@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from DmpWorkflow.core.database import data_catalogue
+from DmpWorkflow.core.database import audit_search, data_catalogue
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
 from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
 from DmpWorkflow.core.database.job_search import JobFilter
@@ -437,3 +437,19 @@ class MaintenanceAction(Strict):
 
     action: Text
     dry_run: bool = False
+
+
+class AuditQuery(BaseModel):
+    """GET /administration/audit/: ``before`` is the cursor of the last page; ``until`` itself is not meant."""
+
+    who: Text = ""
+    action: Text = ""
+    target: Text = ""
+    since: OptionalTime = None
+    until: OptionalTime = None
+    before: Text = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    def chosen(self) -> audit_search.AuditQuery:
+        """Return which rows are meant."""
+        return audit_search.AuditQuery(**self.model_dump(exclude={"before", "limit"}))

@@ -3,7 +3,7 @@
 import click
 
 import DmpWorkflow
-from DmpWorkflow.frontend.cli import catalogue, instances, jobs, server, sites, statistics, submission
+from DmpWorkflow.frontend.cli import audit, catalogue, instances, jobs, server, sites, statistics, submission
 from DmpWorkflow.frontend.cli.common import EXIT_CODES
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -83,6 +83,7 @@ dampe = _group(
     site,
     catalogue.catalogue,
     statistics.status,
+    audit.audit,
     dampe_server,
 )
 dampe = click.version_option(DmpWorkflow.__version__)(dampe)

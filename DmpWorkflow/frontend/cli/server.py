@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from DmpWorkflow.config.settings import ServerSettings
 from DmpWorkflow.core.roles import split_role
 from DmpWorkflow.frontend.cli.common import Context, command
 from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, Unavailable
@@ -38,8 +40,29 @@ def run(context: Context, host: str | None, port: int | None, workers: int, thre
         os.environ["DAMPE_CONFIG"] = str(context.config.absolute())
     address = f"{host or server.host}:{port or server.port}"
     arguments = ["-m", "gunicorn", "--bind", address, "--workers", str(workers), "--worker-class", "gthread"]
-    arguments += ["--threads", str(threads), "DmpWorkflow.frontend.wsgi:app"]
+    arguments += ["--threads", str(threads), *gunicorn_options(server), "DmpWorkflow.frontend.wsgi:app"]
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - we become the server
+
+
+def gunicorn_options(server: ServerSettings) -> list[str]:
+    """Return what gunicorn needs to know of TLS; raises ConfigurationError for what it could not use."""
+    # What proxies say is left to the application, which knows how many there are.
+    trusted_by_gunicorn = ["--forwarded-allow-ips", ""]
+    if not server.certificate:
+        if server.key:
+            raise ConfigurationError("[server] key is set without certificate: set both, or none behind a proxy")
+        return trusted_by_gunicorn
+    key = server.key or server.certificate
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(server.certificate, key, _no_passphrase)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigurationError(f"[server] certificate {server.certificate} with key {key}: {why}") from error
+    return [*trusted_by_gunicorn, "--certfile", server.certificate, "--keyfile", key]
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase, which nobody could type when the server starts: remove that")
 
 
 @command("init", epilog="Example: dampe-server init --config server.cfg")
@@ -71,6 +94,8 @@ def _check_settings(context: Context) -> str:
     settings = context.settings
     if settings.global_.installation != "server":
         raise ConfigurationError("[global] installation is client: set it to server")
+    if settings.server.certificate or settings.server.key:
+        gunicorn_options(settings.server)
     return f"sites {', '.join(settings.jobdb.batch_sites)}"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from DmpWorkflow.core.database import credentials, listing, maintenance, users
+from DmpWorkflow.core.database import audit, audit_search, credentials, listing, maintenance, users
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.frontend.access import Right, database, requires
@@ -22,6 +22,7 @@ from DmpWorkflow.frontend.pages.refresh import is_refresh
 from DmpWorkflow.frontend.parameters import parse
 from DmpWorkflow.utils.errors import InvalidInput
 
+ROWS_ON_A_PAGE = 100
 NO_FIELDS = ("csrf_token", "again")  # of a form that are no part of what it asks for
 
 
@@ -37,6 +38,15 @@ def administration() -> str:
 
 def _lists() -> Document:
     return {"tokens": listing.tokens(database()), "users": listing.people(database()), "words": words_in_use()}
+
+
+@blueprint.get("/admin/audit")
+@requires(Right.ADMIN)
+def audit_log() -> str:
+    """Show who changed what."""
+    given = parse(schemas.AuditQuery)
+    rows, cursor = audit_search.search(database(), given.chosen(), ROWS_ON_A_PAGE, given.before)
+    return render_template("audit.html", given=given, rows=rows, cursor=cursor, actions=audit.ACTIONS)
 
 
 @blueprint.post("/admin/maintenance")

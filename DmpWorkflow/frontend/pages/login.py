@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from DmpWorkflow.core.database import credentials, users
-from DmpWorkflow.frontend import sessions
+from DmpWorkflow.core.database import audit, credentials, users
+from DmpWorkflow.core.database.connection import Document
+from DmpWorkflow.frontend import sessions, throttle, transport
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.utils.errors import AccessDenied
@@ -26,11 +27,14 @@ def login() -> str:
 def log_in() -> Response | tuple[str, int]:
     """Begin a session."""
     try:
-        problem = "" if _begin() else UNKNOWN
+        who = _begin()
+        problem = "" if who else UNKNOWN
     except AccessDenied as error:  # known, but no longer good
-        problem = str(error)
-    if problem:
+        who, problem = None, str(error)
+    if who is None:
+        _note("login.failed", request.form.get("name") or "a token", "none")
         return render_template("login.html", goal=_goal(), problem=problem), 401
+    _note("login", who["name"], who["role"])
     return redirect(_goal())
 
 
@@ -38,24 +42,42 @@ def log_in() -> Response | tuple[str, int]:
 @requires(Right.PUBLIC)
 def log_out() -> Response:
     """End the session."""
+    who = sessions.principal(database())
+    if who is not None:
+        _note("logout", who.name, who.role)
     sessions.end(database())
     return redirect(url_for("pages.login"))
 
 
-def _begin() -> bool:
+def _note(action: str, name: str, role: str) -> None:
+    by = audit.Actor(name, role, transport.address())
+    audit.note(database(), action, f"login/{name}", by=by)
+
+
+def _begin() -> Document | None:
+    """Begin a session for the token or user that is given, and return that; None where it is not right."""
     given = request.form
-    if given.get("token"):
-        token = credentials.by_text(database(), given["token"].strip())
-        if token is None:
-            return False
+    return _by_token(given["token"].strip()) if given.get("token") else _by_password(given.get("name", ""))
+
+
+def _by_token(text: str) -> Document | None:
+    token = credentials.by_text(database(), text)
+    if token is None:
+        throttle.note_unknown_token()
+    else:
         credentials.check_expiry(token)
         sessions.begin_for_token(database(), token)
-        return True
-    user = users.authenticate(database(), given.get("name", ""), given.get("password", ""))
+    return token
+
+
+def _by_password(name: str) -> Document | None:
+    throttle.check_login(name)
+    user = users.authenticate(database(), name, request.form.get("password", ""))
     if user is None:
-        return False
-    sessions.begin_for_user(database(), user)
-    return True
+        throttle.note_failed_login(name)
+    else:
+        sessions.begin_for_user(database(), user)
+    return user
 
 
 def _goal() -> str:
