@@ -149,6 +149,18 @@ class Claim(Document):
     forget_at = DateTimeField(required=True)
 
 
+class CreationRequest(Document):
+    """What a request was answered that created something, by its sender and key."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "creation_request", [{"fields": ["forget_at"], "expireAfterSeconds": 0}], inheritance=False
+    )
+    id = StringField(primary_key=True)
+    digest = StringField(required=True)
+    answer = DictField()
+    forget_at = DateTimeField(required=True)
+
+
 class Credential(Document):
     """A token, by its digest."""
 
@@ -347,5 +359,5 @@ class DataFile(Document):
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Job, JobInstance, InstanceCount, Claim, Credential, User, Setting, Maintenance, HeartBeat, Agent, AgentHistory,
-    Activity, Failure, HostActivity, Distribution, Snapshot, DataFile,
+    Activity, Failure, HostActivity, Distribution, Snapshot, DataFile, CreationRequest,
 )  # fmt: skip

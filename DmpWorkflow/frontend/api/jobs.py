@@ -15,6 +15,7 @@ from DmpWorkflow.core.database.submission import Submission, check_xml, clone, s
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.exports import as_file
+from DmpWorkflow.frontend.idempotency import creation_request
 from DmpWorkflow.frontend.parameters import Malformed, json_object, overrides, parse, words
 from DmpWorkflow.utils.errors import InvalidInput
 
@@ -27,7 +28,7 @@ NO_PARENT = ("", "None")
 @requires(Right.SUBMIT)
 def create_job() -> dict[str, Any]:
     """Make the jobs of an XML file, with instances."""
-    rows, warnings = submit_xml(database(), _submission(), words())
+    rows, warnings = submit_xml(database(), _submission(), words(), creation_request())
     return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
 
 
@@ -76,7 +77,7 @@ def add_instances() -> dict[str, Any]:
     given = parse(schemas.NewInstances)
     job = jobs.by_name(database(), given.taskname, given.tasktype, given.site)
     text = overrides(given.override_dict).to_json()
-    numbers = create_instances(database(), job["_id"], given.n_instances, text, first=given.instanceId)
+    numbers = create_instances(database(), job["_id"], given.n_instances, text, given.instanceId, creation_request())
     return {
         "result": "ok",
         "jobID": str(job["_id"]),
@@ -130,7 +131,7 @@ def clone_job(slug: str) -> dict[str, Any]:
     """Make a job of another name from the XML and the parents of this one."""
     given = parse(schemas.NewClone, json_object())
     original = jobs.by_slug(database(), slug)
-    rows, warnings = clone(database(), original, given.title, given.n_instances, owner(), words())
+    rows, warnings = clone(database(), original, given.title, given.n_instances, owner(), words(), creation_request())
     return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
 
 
