@@ -180,6 +180,7 @@ class ServerSettings:
     auth: str = _key("auth", "required", choices=AUTH_MODES)
     token: str = _key("token", "", secret=True)
     ca_file: str = _key("ca_file", "")
+    patience: float = _key("patience", 120.0, parse=parse_positive_float)
 
 
 @dataclass(frozen=True)
