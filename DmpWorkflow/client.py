@@ -10,7 +10,9 @@ Every method raises an error of ``DmpWorkflow.utils.errors``: Unavailable if the
 """
 
 import json
+import logging
 import ssl
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +20,8 @@ from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.util import Retry
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from DmpWorkflow.utils.errors import (
     AccessDenied,
@@ -31,6 +32,7 @@ from DmpWorkflow.utils.errors import (
     Unavailable,
 )
 from DmpWorkflow.utils.parts import in_parts
+from DmpWorkflow.utils.patience import Patience
 from DmpWorkflow.utils.text import printable
 from DmpWorkflow.utils.urls import split_credential
 
@@ -38,6 +40,7 @@ Json = dict[str, Any]
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 120.0
+PATIENCE_SECONDS = 120.0  # longer than a server needs to be started again
 ERRORS: Mapping[int, type[DmpWorkflowError]] = {
     400: InvalidInput,
     401: AccessDenied,
@@ -50,7 +53,10 @@ ERRORS: Mapping[int, type[DmpWorkflowError]] = {
 MOST_REPORTS = 1000  # in one request
 PART_OF_A_FILE = 64 * 1024  # bytes
 BUSY = (429, 502, 503, 504)
+NO_ANSWER = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 TRUST = "check the address, and ca_file in [server] if the server's certificate is of an authority of your own"
+
+log = logging.getLogger(__name__)
 
 
 class Given(TypedDict, total=False):
@@ -70,19 +76,21 @@ class Client:
     """A connection to the server at ``url``, with the credential ``token``; also a context manager.
 
     A credential in the url (``http://user:TOKEN@server``) is taken out of it, so that no message shows it.
-    ``ca_file`` names the certificates to trust, if the system's do not do. Requests that may be repeated are
-    repeated a few times with growing pauses before Unavailable is raised. Redirects are not followed, so that a
-    token never reaches another host.
+    ``ca_file`` names the certificates to trust, if the system's do not do. Requests are repeated with growing pauses
+    for ``patience`` seconds before Unavailable is raised; those that may not be done twice only until they reached
+    the server. Redirects are not followed, so that a token never reaches another host.
     """
 
-    def __init__(self, url: str, token: str = "", ca_file: str | Path = "", tries: int = 4) -> None:
+    def __init__(
+        self, url: str, token: str = "", ca_file: str | Path = "", patience: float = PATIENCE_SECONDS
+    ) -> None:
         url, written = split_credential(url)
-        token = token or written
         self.url = url.rstrip("/")
+        self._patience = patience
         # Given with every request: a session's is overruled by REQUESTS_CA_BUNDLE in the environment.
         self._trust = str(ca_file) if ca_file else None
-        self._once = _session(token, again=0)
-        self._repeating = _session(token, again=tries - 1)
+        self._session = requests.Session()
+        self._session.auth = _Bearer(token or written)
 
     def __enter__(self) -> Self:
         return self
@@ -94,12 +102,11 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._once.close()
-        self._repeating.close()
+        self._session.close()
 
     def health(self) -> Json:
         """Return version, state of the database, and whether credentials are required."""
-        return self._call("GET", "/health", once=True)
+        return self._call("GET", "/health", patience=0)
 
     def whoami(self) -> Json:
         """Return role, site and name of the credential."""
@@ -107,8 +114,7 @@ class Client:
 
     def create_job(self, xml: bytes, **given: Unpack[Given]) -> Json:
         """Make the jobs of an XML file; returns ``jobs`` (jobID, slug, title, first, last ...) and ``warnings``."""
-        # Not repeated: a second one would add its instances again.
-        return self._call("POST", "/job/", once=True, **_submission(xml, given))
+        return self._call("POST", "/job/", headers=_key(), **_submission(xml, given))
 
     def check_job(self, xml: bytes, **given: Unpack[Given]) -> Json:
         """Return what ``create_job`` would do: ``valid``, ``problems`` (line, text), ``warnings``, ``jobs``."""
@@ -127,7 +133,7 @@ class Client:
         """Add instances to a job; returns ``first`` and ``last``, their numbers."""
         body: Json = {"taskname": title, "tasktype": job_type, "site": site, "n_instances": number}
         body |= {"override_dict": dict(overrides or {})} | ({"instanceId": first} if first is not None else {})
-        return self._call("POST", "/jobInstances/", once=True, json=body)
+        return self._call("POST", "/jobInstances/", headers=_key(), json=body)
 
     def jobs(
         self, *, title: str = "", job_type: str = "", site: str = "", most: int | None = None, **chosen: Any
@@ -193,7 +199,7 @@ class Client:
     def clone_job(self, slug: str, title: str, instances: int = 0) -> Json:
         """Make a job of another name from a job's XML and parents; returns what create_job does."""
         body = {"title": title, "n_instances": instances}
-        return self._call("POST", f"/job/{quote(slug, safe='')}/clone/", once=True, json=body)
+        return self._call("POST", f"/job/{quote(slug, safe='')}/clone/", headers=_key(), json=body)
 
     def instances(
         self, slug: str, *, status: str = "", after: int | None = None, most: int | None = None, **chosen: Any
@@ -210,7 +216,7 @@ class Client:
     def export(self, slug: str, file_format: str = "csv", **chosen: Any) -> Iterator[bytes]:
         """Iterate over parts of a file, "csv" or "json", of a job's instances; ``chosen`` as for ``instances``."""
         path, query = f"/job/{quote(slug, safe='')}/export/", {"format": file_format} | chosen
-        with self._send("GET", path, once=False, params=query, stream=True) as reply:
+        with self._send("GET", path, params=query, stream=True) as reply:
             if not reply.ok or reply.is_redirect:
                 self._read(reply)  # raises what that means
             try:
@@ -443,17 +449,36 @@ class Client:
         query: Json = {"limit": min(most or 1000, 1000)} | chosen
         return self._rows("/administration/audit/", query, "rows", "before", most)
 
-    def _call(self, method: str, path: str, once: bool = False, **content: Any) -> Json:
-        """Send a request and return its reply; unless ``once``, again if the server does not answer."""
-        return self._read(self._send(method, path, once, **content))
+    def _call(
+        self, method: str, path: str, once: bool = False, patience: float | None = None, **content: Any
+    ) -> Json:
+        """Send a request and return its reply, as ``_send`` does."""
+        return self._read(self._send(method, path, once, patience, **content))
 
-    def _send(self, method: str, path: str, once: bool, **content: Any) -> requests.Response:
-        session = self._once if once else self._repeating
+    def _send(
+        self, method: str, path: str, once: bool = False, patience: float | None = None, **content: Any
+    ) -> requests.Response:
+        """Send a request until it is answered; one that may act ``once`` only until it has reached the server."""
+        tries = Patience(self._patience if patience is None else patience)
+        while True:
+            try:
+                reply = self._try(method, path, tries.left, **content)
+            except Unavailable as error:
+                if not _may_follow(error, once) or not tries.wait():
+                    raise
+            else:
+                if once or reply.status_code not in BUSY or not tries.wait(_retry_after(reply)):
+                    return reply
+                reply.close()
+            log.info("%s does not answer or is busy: trying again for up to %.0f s", self.url, tries.left)
+
+    def _try(self, method: str, path: str, left: float, **content: Any) -> requests.Response:
+        timeouts = [min(seconds, left or seconds) for seconds in (CONNECT_SECONDS, READ_SECONDS)]
         try:
-            return session.request(
+            return self._session.request(
                 method,
                 self.url + path,
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                timeout=(timeouts[0], timeouts[1]),
                 allow_redirects=False,
                 verify=self._trust,
                 **content,
@@ -509,14 +534,6 @@ class _Bearer(AuthBase):
         return request
 
 
-def _session(token: str, again: int) -> requests.Session:
-    session = requests.Session()
-    session.auth = _Bearer(token)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=_retry(again)))
-    return session
-
-
 def why_no_trust(error: BaseException) -> str:
     """Return in a few words why a connection is not trusted, out of the layers of errors around that."""
     layers: list[object] = [error]
@@ -529,13 +546,27 @@ def why_no_trust(error: BaseException) -> str:
     return "TLS failed"
 
 
-def _retry(again: int) -> Retry:
-    return Retry(
-        total=max(again, 0),
-        allowed_methods=None,
-        status_forcelist=BUSY,
-        backoff_factor=0.5,
-        backoff_jitter=0.5,
-        redirect=False,
-        raise_on_status=False,
-    )
+def _key() -> dict[str, str]:
+    """Return what tells a repeated request from a second one."""
+    return {"Idempotency-Key": uuid.uuid4().hex}
+
+
+def _may_follow(error: Unavailable, once: bool) -> bool:
+    """Say whether another try may help after ``error``, and does no harm."""
+    cause = error.__cause__
+    if isinstance(cause, requests.exceptions.SSLError) or not isinstance(cause, NO_ANSWER):
+        return False
+    return not once or _never_arrived(cause)
+
+
+def _never_arrived(error: requests.RequestException) -> bool:
+    if isinstance(error, requests.ConnectTimeout):
+        return True
+    reason = error.args[0] if error.args else None
+    return isinstance(reason, MaxRetryError) and isinstance(reason.reason, NewConnectionError)
+
+
+def _retry_after(reply: requests.Response) -> float:
+    """Return the seconds that the server asks for, 0 if it names none."""
+    text = reply.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else 0.0

@@ -36,10 +36,10 @@ def served(
     url = f"http://127.0.0.1:{port}"
     settings = CONFIGURATION.format(url=url, uri=uri, name=name, sites=",".join(sites))
     write_private(folder / f"{name}.cfg", settings.encode())
-    command = ["-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--worker-class", "gthread"]
+    command = ["-m", "gunicorn", "--config", "python:DmpWorkflow.frontend.serving", "--bind", f"127.0.0.1:{port}"]
     with (folder / f"{name}.log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, *command, "--threads", "8", app],
+            [sys.executable, *command, app],
             env=os.environ | {"DAMPE_CONFIG": str(folder / f"{name}.cfg")},
             stdout=log,
             stderr=log,

@@ -57,8 +57,8 @@ class Served:
     site_token: str = ""
 
 
-def serve(mongod: EmbeddedMongod, folder: Path, auth: str = "required") -> Iterator[Served]:
-    """Start gunicorn with two workers on a database of its own; yields it, and stops it again."""
+def serve(mongod: EmbeddedMongod, folder: Path, auth: str = "required", *options: str) -> Iterator[Served]:
+    """Start gunicorn, with further options, on a database of its own; yields it, and stops it again."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     name = f"served_{next(names)}"
@@ -66,12 +66,12 @@ def serve(mongod: EmbeddedMongod, folder: Path, auth: str = "required") -> Itera
     settings_path.write_text(CONFIGURATION.format(url=url, uri=mongod.uri, name=name, auth=auth))
     database = Database(mongod.uri, name)
     database.prepare()
-    command = ["gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--worker-class", "gthread"]
+    command = ["gunicorn", "--config", "python:DmpWorkflow.frontend.serving", "--bind", f"127.0.0.1:{port}"]
 
     def launch() -> "subprocess.Popen[bytes]":
         with (folder / "server.log").open("ab") as log:
             started = subprocess.Popen(
-                [sys.executable, "-m", *command, "--threads", "8", "DmpWorkflow.frontend.wsgi:app"],
+                [sys.executable, "-m", *command, *options],
                 env=os.environ | {"DAMPE_CONFIG": str(settings_path)},
                 stdout=log,
                 stderr=log,

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from DmpWorkflow.backend.local_spool import Record, Spool, split_running
+from DmpWorkflow.backend.process_tree import ProcessTree, become_subreaper
 
 BATCH_ID_VARIABLE = "DWF_LOCAL_ID"
+STOP_SECONDS = 10.0  # between TERM and KILL, for what a runner left that was killed
 
 
 def main(spool: Spool, slot: int) -> int:
@@ -18,6 +20,7 @@ def main(spool: Spool, slot: int) -> int:
     lock = spool.lock(slot)
     if lock is None:
         return 0
+    become_subreaper()
     os.dup(lock.fileno())  # held to the last: who finds the slot free finds no worker either
     _record_vanished(spool, slot)
     while _run_next(spool, slot, lock.fileno()):
@@ -43,13 +46,16 @@ def _run_next(spool: Spool, slot: int, lock: int) -> bool:
 
 
 def _run(spool: Spool, slot: int, batch_id: str, record: Record, lock: int) -> None:
+    tree = ProcessTree()
     try:
         process = _start(batch_id, record, lock)
     except OSError as error:
         spool.finish(batch_id, slot, record | {"error": str(error)})
         return
     spool.note(batch_id, slot, record | {"pid": process.pid})
-    spool.finish(batch_id, slot, record | {"returncode": process.wait()})
+    code = process.wait()
+    tree.stop(STOP_SECONDS)
+    spool.finish(batch_id, slot, record | {"returncode": code})
 
 
 def _start(batch_id: str, record: Record, lock: int) -> "subprocess.Popen[bytes]":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from DmpWorkflow.backend.outbox import Answer, Delivered, Delivery, Outbox, Report
+from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, Report
 from DmpWorkflow.backend.run_file import RunFile
 from DmpWorkflow.backend.watchdog import Usage
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -134,7 +134,8 @@ class Reporter:
         self._box = Outbox.of_attempt(root, run.job_id, run.instance_id, run.attempt, delivery_of(run))
         self._runner = uuid.uuid4().hex
         self._sequence = 0
-        self._numbering, self._delivering = threading.Lock(), threading.Lock()
+        self._unkept: list[Report] = []  # what found no room on the disk
+        self._numbering, self._keeping, self._delivering = threading.Lock(), threading.Lock(), threading.Lock()
 
     def announce(self, minor_status: str, **values: object) -> None:
         """Send the first report, which makes this runner the attempt's only one; nothing may run before it returns.
@@ -154,23 +155,43 @@ class Reporter:
             raise AttemptRefused(f"the first report was {answer.value}: nothing is run")
 
     def keep(self, status: MajorStatus, minor_status: str | None, **values: object) -> None:
-        """Write a report down, to be delivered in its turn; without a disk to keep it, it is sent at once."""
+        """Write a report down, to be delivered in its turn; while the disk takes none, it is remembered instead."""
         report = self._report(status, minor_status, values)
-        try:
-            self._box.keep(report)
-        except OSError as error:
-            logger.error("cannot keep a report: %s", error)
-            with self._delivering:
-                self._send(report)
+        with self._keeping:
+            if minor_status is not None or len(self._unkept) < SAMPLE_LIMIT:
+                self._unkept.append(report)
+        self._write_down()
+
+    def _write_down(self) -> None:
+        with self._keeping:
+            try:
+                while self._unkept:
+                    self._box.keep(self._unkept[0])
+                    del self._unkept[0]
+            except OSError as error:
+                logger.error("cannot keep a report: %s", error)
 
     def deliver(self) -> Delivered:
-        """Send what is kept, as far as the server takes it."""
+        """Send what is kept or remembered, as far as the server takes it."""
         with self._delivering:
+            self._write_down()
             try:
-                return self._box.deliver(self._send)
+                done = self._box.deliver(self._send)
             except OSError as error:
                 logger.error("cannot deliver kept reports: %s", error)
-                return Delivered(left=1)
+                done = Delivered(left=len(self._box.kept()))
+            return done if done.left else self._deliver_unkept(done)
+
+    def _deliver_unkept(self, done: Delivered) -> Delivered:
+        """Send what the disk did not take, after all that it did."""
+        while unkept := self._unkept[:]:
+            if (answer := self._send(unkept[0])) not in SETTLED:
+                return Delivered(done.sent, len(unkept), done.refused)
+            with self._keeping:
+                if self._unkept[:1] == unkept[:1]:  # else another thread has written it down: it is sent twice
+                    del self._unkept[0]
+            done = Delivered(done.sent + 1, 0, answer is Answer.REFUSED)
+        return done
 
     def report(self, status: MajorStatus, minor_status: str, **values: object) -> None:
         """Keep a report and try to deliver it; raises AttemptRefused if the server wants the attempt to stop."""

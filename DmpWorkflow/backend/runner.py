@@ -7,6 +7,7 @@ while it starts the payload; at other times a courier delivers reports, so that 
 
 import contextlib
 import logging
+import math
 import os
 import re
 import selectors
@@ -41,6 +42,7 @@ STAGE_IN, PAYLOAD, STAGE_OUT, STOPPED = 4, 5, 6, 128  # exit codes
 BATCH_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)  # what batch systems send before KILL
 LOG_LINES, LOG_BYTES = 100, 32 * 1024
 MINOR_LIMIT = 100  # characters
+HASTY_SECONDS = 5.0  # between TERM and KILL, when the batch system gives us no more than 10 to end
 OWN_SIGNAL_SECONDS = 1.0  # a batch system's signal reaches payload and runner in any order
 
 logger = logging.getLogger(__name__)
@@ -207,7 +209,7 @@ class Runner:
         """Stage ``files``, whose relative names are those of ``folder``, and return their targets."""
         self._reporter.report(MajorStatus.RUNNING, minor_status)
         targets = []
-        os.chdir(folder)
+        _enter(folder)
         with self._courier():
             for file in files:
                 targets.append(stage(expand(file.source, environment), expand(file.target, environment)))
@@ -292,8 +294,8 @@ class Runner:
         message = f"the payload ended with exit code {code}"
         raise Ended(MajorStatus.FAILED, f"ApplicationExitCode{code}", PAYLOAD, message)
 
-    def _stop_tree(self) -> None:
-        self._tree.stop(self._run.stop_seconds, self._output.drain)
+    def _stop_tree(self, most_seconds: float = math.inf) -> None:
+        self._tree.stop(min(self._run.stop_seconds, most_seconds), self._output.drain)
         self._output.drain()
         if self._process:
             self._process.poll()  # wait for it, if it was stopped
@@ -323,7 +325,7 @@ class Runner:
         self._tree.sample()
         self._output.drain()
         self._keep_end(ended.status, ended.minor_status, str(ended))
-        self._stop_tree()
+        self._stop_tree(HASTY_SECONDS if isinstance(ended, Killed) else math.inf)
         hasty = isinstance(ended, Killed) or isinstance(ended.__cause__, ServerNotReached)
         with contextlib.suppress(AttemptRefused):
             self._deliver_end(0.0 if hasty else self._run.linger_seconds)
@@ -335,6 +337,13 @@ class Runner:
         self._stop_tree()
         self._reporter.discard()
         return STOPPED
+
+
+def _enter(folder: Path) -> None:
+    try:
+        os.chdir(folder)
+    except FileNotFoundError as error:
+        raise Ended(MajorStatus.FAILED, "WorkFolderGone", STAGE_OUT, f"{folder} was removed meanwhile") from error
 
 
 def _serve(selector: selectors.BaseSelector, seconds: float) -> None:

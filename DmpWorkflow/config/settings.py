@@ -196,6 +196,7 @@ class ServerSettings:
     auth_networks: tuple[AuthNetwork, ...] = _key("auth_networks", (), parse=parse_networks)
     token: str = _key("token", "", secret=True)
     ca_file: str = _key("ca_file", "")
+    patience: float = _key("patience", 120.0, parse=parse_positive_float)
     certificate: str = _key("certificate", "")
     key: str = _key("key", "")
     trusted_proxies: int = _key("trusted_proxies", 0, parse=parse_count)

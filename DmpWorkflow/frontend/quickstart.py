@@ -199,8 +199,8 @@ def _write_configurations(data: Path, addresses: Addresses, port: int) -> None:
 
 def _server_command(port: int) -> list[str]:
     return [
-        "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--worker-class", "gthread",
-        "--threads", "8", "--graceful-timeout", "5", "DmpWorkflow.frontend.wsgi:app",
+        "-m", "gunicorn", "--config", "python:DmpWorkflow.frontend.serving",
+        "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5",
     ]  # fmt: skip
 
 

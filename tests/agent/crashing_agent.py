@@ -51,5 +51,5 @@ if __name__ == "__main__":
     POINTS["submit"] = (type(backend), "submit")
     if sys.argv[2] != "nowhere":
         arm(sys.argv[2], sys.argv[3], int(sys.argv[4]))
-    with Client(settings.server.url, settings.server.token) as client:
+    with Client(settings.server.url, settings.server.token, patience=settings.server.patience) as client:
         agent.run_cycle(settings, client, backend, agent.Limits(5), "".join(sys.argv[5:]))

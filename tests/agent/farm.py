@@ -28,6 +28,7 @@ installation = client
 [server]
 url = {url}
 token = {token}
+patience = 3
 [JobDB]
 batch_sites = {site}
 [site]
@@ -69,7 +70,9 @@ class Site:
         )
         self.settings = load(self.config).settings
         self.backend = make_backend(self.settings.site.hpc_system, self.settings)
-        self.client = Client(self.settings.server.url, self.settings.server.token)
+        self.client = Client(
+            self.settings.server.url, self.settings.server.token, patience=self.settings.server.patience
+        )
         self.people = Client(served.url, served.submit_token)
 
     def close(self) -> None:

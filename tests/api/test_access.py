@@ -63,6 +63,7 @@ POST   /datacat/                                                       .       x
 GET    /administration/words/                                          .       .     .      .       .    .       .        x       x      .    .
 GET    /administration/health/                                         .       .     .      .       .    .       .        x       x      .    .
 GET    /administration/maintenance/                                    .       .     .      .       .    .       .        x       x      .    .
+GET    /administration/audit/                                          .       .     .      .       .    .       .        x       x      .    .
 POST   /administration/maintenance/                                    .       .     .      .       .    .       .        x       x      .    .
 GET    /administration/tokens/                                         .       .     .      .       .    .       .        .       x      .    .
 POST   /administration/tokens/                                         .       .     .      .       .    .       .        .       x      .    .
@@ -99,6 +100,7 @@ POST   /jobs/<slug>/remove                                             .       .
 POST   /jobs/<slug>/<int:number>/rollback                              .       .     .      .       x    .       .        x       x      x    .
 POST   /jobs/<slug>/<int:number>/kill                                  .       .     .      .       x    .       .        x       x      x    .
 GET    /admin/                                                         .       .     .      .       .    .       .        x       x      x    .
+GET    /admin/audit                                                    .       .     .      .       .    .       .        x       x      x    .
 POST   /admin/maintenance                                              .       .     .      .       .    .       .        x       x      x    .
 POST   /admin/tokens                                                   .       .     .      .       .    .       .        .       x      x    .
 POST   /admin/tokens/revoke                                            .       .     .      .       .    .       .        .       x      x    .

@@ -202,7 +202,7 @@ def test_configure_tries_the_server_and_installs(shell: Shell, served: Served) -
 
 
 def test_a_server_that_is_not_there_is_one_plain_line(shell: Shell) -> None:
-    shell.config.write_text(re.sub(r"url = .*", "url = http://127.0.0.1:9", shell.config.read_text()))
+    shell.config.write_text(re.sub(r"url = .*", "url = http://127.0.0.1:9\npatience = 0.1", shell.config.read_text()))
     shell.run("dampe-cli-heartbeat", code=6)
     assert shell.stderr.strip() == "error: http://127.0.0.1:9 does not answer: check [server] url and the network"
 

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from bson import ObjectId
@@ -6,6 +7,7 @@ from pymongo.errors import PyMongoError
 
 from DmpWorkflow.core.database import counts, creation, jobs
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.creation_requests import CreationRequest
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
@@ -101,3 +103,50 @@ def test_simultaneous_submissions_make_one_job(database: Database) -> None:
         made = set(pool.map(lambda _: jobs.submit(database, JOB)["_id"], range(16)))
     assert len(made) == 1
     assert database.counts.count_documents({}) == counts.SLOTS
+
+
+def test_a_repeated_request_creates_once(database: Database) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    request = CreationRequest("submit anna", "key", "digest")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: creation.create_instances(database, job, 5, request=request), range(8)))
+    assert made == [range(1, 6)] * 8
+    assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
+    others = (replace(request, sender="submit bert"), replace(request, key="other"))
+    for first, other in zip((6, 11), others, strict=True):
+        assert creation.create_instances(database, job, 5, request=other) == range(first, first + 5)
+
+
+def test_a_key_is_good_for_one_request(database: Database) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    request = CreationRequest("submit anna", "key", "digest")
+    creation.create_instances(database, job, 5, request=request)
+    with pytest.raises(InvalidInput, match="'key' was used for another request"):
+        creation.create_instances(database, job, 6, request=replace(request, digest="another"))
+    assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
+
+
+def test_a_repeated_request_completes_what_a_crash_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creation, "CHUNK", 4)
+    job = jobs.submit(database, JOB)["_id"]
+    request = CreationRequest("submit anna", "key", "digest")
+    fill, calls = creation._fill_chunk, iter(range(100))
+
+    def crash_in_second_chunk(*arguments: object) -> bool:
+        if next(calls) == 1:
+            raise PyMongoError("crash")
+        return fill(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(creation, "_fill_chunk", crash_in_second_chunk)
+    with pytest.raises(PyMongoError, match="crash"):
+        creation.create_instances(database, job, 10, request=request)
+    assert creation.create_instances(database, job, 10, request=request) == range(1, 11)
+    assert stored_numbers(database, job) == list(range(1, 11))
+
+
+def test_a_refused_request_leaves_its_key_free(database: Database) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    request = CreationRequest("submit anna", "key", "digest")
+    with pytest.raises(Conflict):
+        creation.create_instances(database, job, 1, first=2, request=request)
+    assert creation.create_instances(database, job, 1, first=1, request=request) == range(1, 2)

@@ -20,6 +20,7 @@ from DmpWorkflow.core.database import (
     users,
 )
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.creation_requests import CreationRequest
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
@@ -31,7 +32,7 @@ from DmpWorkflow.core.reports import Report
 def fill(database: Database) -> ObjectId:
     job: ObjectId = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
     child = jobs.submit(database, jobs.NewJob("child", "User", "local", "<Jobs/>", dependencies=(job,)))["_id"]
-    creation.create_instances(database, job, 30)
+    creation.create_instances(database, job, 30, request=CreationRequest("submit anna", "key", "digest"))
     creation.create_instances(database, child, 5)
     claims.claim(database, claims.ClaimRequest("local", "agent", "request1", 10, timedelta(hours=1)))
     values = {

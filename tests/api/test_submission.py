@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,8 +10,9 @@ from DmpWorkflow.backend.run_file import PayloadVariable, RunFile
 from DmpWorkflow.core.database import credentials, jobs, listing, work
 from DmpWorkflow.core.database.claims import ClaimRequest, claim
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.creation_requests import CreationRequest
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
-from DmpWorkflow.core.database.submission import Submission, Words, check_xml, submit_xml
+from DmpWorkflow.core.database.submission import Submission, Words, check_xml, clone, submit_xml
 from DmpWorkflow.core.job_definition import Variable
 from DmpWorkflow.core.job_xml import Problem
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -47,6 +49,24 @@ def test_nothing_is_made_of_a_file_that_is_partly_bad(database: Database) -> Non
         submit_xml(database, Submission(TWO % b"NOWHERE"), WORDS)
     assert database.jobs.count_documents({}) == 0
     assert len(submit_xml(database, Submission(TWO % b"CNAF"), WORDS)[0]) == 2
+
+
+def test_a_repeated_submission_makes_nothing_and_tells_the_same(database: Database) -> None:
+    once = CreationRequest("submit anna", "key", "digest")
+    first = submit_xml(database, Submission(TWO % b"CNAF", instances=3), WORDS, once)
+    assert submit_xml(database, Submission(TWO % b"CNAF", instances=3), WORDS, once) == first
+    assert database.instances.count_documents({}) == 6
+
+
+def test_a_repeated_clone_is_the_same_job(database: Database) -> None:
+    submit_xml(database, Submission(XML, instances=1), WORDS)
+    original = database.jobs.find_one({}) or {}
+    once = CreationRequest("submit anna", "key", "digest")
+    first = clone(database, original, "copy", 2, "anna", WORDS, once)
+    assert clone(database, original, "copy", 2, "anna", WORDS, once) == first
+    with pytest.raises(Conflict, match="already"):
+        clone(database, original, "copy", 2, "anna", WORDS, replace(once, key="other"))
+    assert database.instances.count_documents({}) == 3
 
 
 @pytest.mark.parametrize("title", ["a/b", "..", "x" * 256, "a\nb"])

@@ -78,16 +78,16 @@ def test_unknown_tokens_have_to_wait_and_good_ones_from_the_same_address_do_not(
     old = requests.post(f"{served.url}/testDB/", data={"hostname": "h"}, auth=("site", "wrong"), timeout=60)
     assert old.status_code == 429  # not 200, as old clients get errors otherwise
     for _ in range(20):
-        assert Client(served.url, served.read_token, tries=1).whoami()["role"] == "read"
+        assert Client(served.url, served.read_token, patience=0).whoami()["role"] == "read"
     assert requests.get(f"{served.url}/whoami/", timeout=60).status_code == 401  # no credential is no wrong one
 
 
 def test_clients_and_payloads_wait_and_try_again(served: Served) -> None:
-    with Client(served.url, "wrong", tries=1) as client, pytest.raises(AccessDenied):
+    with Client(served.url, "wrong", patience=0) as client, pytest.raises(AccessDenied):
         client.whoami()
     counters(served).update_many({}, {"$set": {"count": 1000}})
     with (
-        Client(served.url, "wrong", tries=1) as client,
+        Client(served.url, "wrong", patience=0) as client,
         pytest.raises(Unavailable, match="is busy: too many") as busy,
     ):
         client.whoami()

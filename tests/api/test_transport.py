@@ -142,9 +142,9 @@ def secure(
 def test_the_client_trusts_its_ca_file_and_nothing_else(
     secure: Running, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(secure.url, secure.token, authority.ca, tries=1) as client:
+    with Client(secure.url, secure.token, authority.ca, patience=0) as client:
         assert client.whoami()["role"] == "admin"
-    with Client(secure.url, secure.token, tries=1) as client, pytest.raises(Unavailable) as refused:
+    with Client(secure.url, secure.token, patience=0) as client, pytest.raises(Unavailable) as refused:
         client.whoami()
     assert "no trusted connection (unable to get local issuer certificate): check the address, and ca_file" in str(
         refused.value
@@ -154,7 +154,7 @@ def test_the_client_trusts_its_ca_file_and_nothing_else(
         (secure.url, "/no/such/file", r"ca_file /no/such/file: cannot be read: check \[server\] ca_file"),
         (secure.url.replace("https", "http"), "", "does not answer"),
     ):
-        with Client(url, TOKEN, ca_file, tries=1) as client, pytest.raises(Unavailable, match=words):
+        with Client(url, TOKEN, ca_file, patience=0) as client, pytest.raises(Unavailable, match=words):
             client.whoami()
 
 
@@ -162,7 +162,7 @@ def test_the_environment_does_not_overrule_the_ca_file(
     secure: Running, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
-    with Client(secure.url, secure.token, authority.ca, tries=1) as client:
+    with Client(secure.url, secure.token, authority.ca, patience=0) as client:
         assert client.whoami()["role"] == "admin"
     with Sender(Delivery(secure.url, secure.token, str(authority.ca))) as send:
         assert send({"t_id": "0" * 24, "inst_id": 1, "major_status": "Running"}) is Answer.REJECTED  # no such job
@@ -241,7 +241,7 @@ def test_a_redirect_is_not_followed_and_takes_no_token_along(thief: tuple[str, R
     other, stolen = thief
     redirecting = Recorder(target=other)
     for url in redirecting.serve():
-        with Client(url, TOKEN, tries=1) as client:
+        with Client(url, TOKEN, patience=0) as client:
             for call in (
                 client.whoami,
                 lambda: list(client.export("x")),
@@ -273,7 +273,7 @@ def test_https_is_not_left_for_http(secure: Running, authority: Authority, thief
         thread.start()
         url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         with (
-            Client(url, TOKEN, authority.ca, tries=1) as client,
+            Client(url, TOKEN, authority.ca, patience=0) as client,
             pytest.raises(Unavailable, match="redirects to http:"),
         ):
             client.whoami()

@@ -33,7 +33,7 @@ class Silent(LocalBackend):
 def test_a_system_that_falls_silent_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(site=replace(SiteSettings(), workdir=str(tmp_path)))
     monkeypatch.setattr(site_check, "make_backend", lambda name, settings: Silent.from_settings(settings))
-    with Client("http://127.0.0.1:9", tries=1) as client:
+    with Client("http://127.0.0.1:9", patience=0) as client:
         findings = list(site_check.check(settings, client, "python3", 0.6))
     assert findings[-1].name == "probe job"
     assert "(Unable to contact the controller)" in findings[-1].problem

@@ -29,6 +29,7 @@ class Database:
         self.instances = database.get_collection("job_instance")
         self.counts = database.get_collection("instance_count")
         self.claims = database.get_collection("claim")
+        self.creation_requests = database.get_collection("creation_request")
         self.credentials = database.get_collection("credential")
         self.users = database.get_collection("user")
         self.logins = database.get_collection("login")

@@ -1,7 +1,7 @@
 """Instances by the million: numbers are given away at once, instances are stored chunk by chunk.
 
-Numbers are allotted by one atomic update of the job, which also notes that they are to be filled. Each chunk is
-one transaction (instances, counters, progress), so that a crash leaves a note that the next request completes.
+Numbers are allotted by one update of the job, which also notes that they are to be filled. Each chunk is one
+transaction (instances, counters, progress), so that a crash leaves a note that the next request completes.
 """
 
 from bson import ObjectId
@@ -10,6 +10,7 @@ from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.database import audit, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.creation_requests import CreationRequest, create_once
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
@@ -19,19 +20,27 @@ AWAITING = "AwaitingBatchSubmission"
 
 
 def create_instances(
-    database: Database, job: ObjectId, number: int, body: str = "", first: int | None = None
+    database: Database,
+    job: ObjectId,
+    number: int,
+    body: str = "",
+    first: int | None = None,
+    request: CreationRequest | None = None,
 ) -> range:
     """Add ``number`` instances with the overrides ``body`` (JSON text) to ``job`` and return their numbers.
 
     They continue where the job left off, without gaps or duplicates also under concurrent requests. ``first``, if
     given, must be the next number (Conflict otherwise, and for an archived job). Raises InvalidInput
-    for a number out of bounds.
+    for a number out of bounds. A ``request`` that is repeated adds nothing and returns the same numbers.
     """
-    if not 0 <= number <= MOST_AT_ONCE:
-        raise InvalidInput(f"n_instances is {number}: expected 0 to {MOST_AT_ONCE}")
-    numbers = _allot(database, job, number, body, first) if number else range(0)
+
+    def create(session: ClientSession) -> Document:
+        numbers = allot(database, job, number, body, first, session)
+        return {"first": numbers.start, "end": numbers.stop}
+
+    made = create_once(database, request, create)
     complete_creations(database, job)
-    return numbers
+    return range(made["first"], made["end"])
 
 
 def complete_creations(database: Database, job: ObjectId) -> None:
@@ -40,7 +49,17 @@ def complete_creations(database: Database, job: ObjectId) -> None:
         pass
 
 
-def _allot(database: Database, job: ObjectId, number: int, body: str, first: int | None) -> range:
+def allot(
+    database: Database, job: ObjectId, number: int, body: str, first: int | None, session: ClientSession
+) -> range:
+    """Give away ``number`` instance numbers of ``job`` and return them; ``complete_creations`` stores the instances.
+
+    Raises what ``create_instances`` does.
+    """
+    if not 0 <= number <= MOST_AT_ONCE:
+        raise InvalidInput(f"n_instances is {number}: expected 0 to {MOST_AT_ONCE}")
+    if not number:
+        return range(0)
     # A pipeline, so that the note can say which numbers this very update gave away.
     guard: Document = {"_id": job, "archived": {"$ne": True}, "removing": {"$ne": True}}
     guard |= {} if first is None else {"allotted": first - 1}
@@ -57,15 +76,16 @@ def _allot(database: Database, job: ObjectId, number: int, body: str, first: int
         ],
         projection={"allotted": 1, "slug": 1},
         return_document=ReturnDocument.AFTER,
+        session=session,
     )
     if changed is None:
-        if not database.jobs.find_one({"_id": job}, {"_id": 1}):
+        if not database.jobs.find_one({"_id": job}, {"_id": 1}, session=session):
             raise NotFound(f"Could not find job {job}")
-        jobs.check_open(database, job)
+        jobs.check_open(database, job, session)
         raise Conflict(f"instance {first} is not the next one of job {job}")
     numbers = range(changed["allotted"] - number + 1, changed["allotted"] + 1)
     after = {"instances": f"{numbers[0]}-{numbers[-1]}", "overrides": body}
-    audit.note(database, "instances.add", f"job/{changed['slug']}", after=after)
+    audit.note(database, "instances.add", f"job/{changed['slug']}", after=after, session=session)
     return numbers
 
 

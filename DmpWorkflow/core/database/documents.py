@@ -165,6 +165,18 @@ class Claim(Document):
     forget_at = DateTimeField(required=True)
 
 
+class CreationRequest(Document):
+    """What a request was answered that created something, by its sender and key."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "creation_request", [{"fields": ["forget_at"], "expireAfterSeconds": 0}], inheritance=False
+    )
+    id = StringField(primary_key=True)
+    digest = StringField(required=True)
+    answer = DictField()
+    forget_at = DateTimeField(required=True)
+
+
 class Credential(Document):
     """A token, by its digest."""
 
@@ -403,5 +415,5 @@ class Audit(Document):
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Job, JobInstance, InstanceCount, Claim, Credential, User, Login, Setting, Maintenance, HeartBeat, Agent,
-    AgentHistory, Activity, Failure, HostActivity, Distribution, Snapshot, DataFile, Audit,
+    AgentHistory, Activity, Failure, HostActivity, Distribution, Snapshot, DataFile, CreationRequest, Audit,
 )  # fmt: skip

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from bson import ObjectId
 from pymongo.client_session import ClientSession
-from pymongo.errors import DuplicateKeyError
 
 from DmpWorkflow.core.database import audit, clock, counts
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.creation_requests import create_once
 from DmpWorkflow.core.lifecycle import ACTIVE
 from DmpWorkflow.utils.errors import AccessDenied, Conflict, NotFound
 
@@ -56,13 +56,11 @@ def submit(database: Database, new: NewJob, replace: bool = False) -> Document:
     Another definition raises Conflict, unless ``replace`` is given and no instance is active or claimed. One of
     somebody else raises AccessDenied if the owner may change no other jobs.
     """
-    try:
-        return database.transaction(lambda session: _submit(database, new, replace, session))
-    except DuplicateKeyError:  # somebody else made it at the same time
-        return database.transaction(lambda session: _submit(database, new, replace, session))
+    return create_once(database, None, lambda session: make(database, new, replace, session))
 
 
-def _submit(database: Database, new: NewJob, replace: bool, session: ClientSession) -> Document:
+def make(database: Database, new: NewJob, replace: bool, session: ClientSession) -> Document:
+    """Do what ``submit`` does within the transaction of ``session``."""
     found = existing(database, new, replace, session)
     if found is None:
         return _insert(database, new, session)

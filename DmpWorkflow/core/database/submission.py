@@ -1,14 +1,18 @@
 """Submission: from a file of XML to jobs with instances."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+
+from bson import ObjectId
+from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core import retries
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.database import audit, jobs
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.creation import create_instances
+from DmpWorkflow.core.database.creation import allot, complete_creations
+from DmpWorkflow.core.database.creation_requests import CreationRequest, create_once
 from DmpWorkflow.core.database.work import Resolver
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, serialise_jobs
@@ -77,20 +81,35 @@ class Check:
             raise self.errors[0]
 
 
-def submit_xml(database: Database, submission: Submission, words: Words) -> tuple[list[Document], list[str]]:
+def submit_xml(
+    database: Database, submission: Submission, words: Words, request: CreationRequest | None = None
+) -> tuple[list[Document], list[str]]:
     """Make the jobs of one file, with instances; return a row for each job, and warnings.
 
-    Everything is checked before anything is made. Raises InvalidInput, NotFound (a parent), Conflict, or
-    AccessDenied (a job of that name belongs to somebody else).
+    All jobs are made or none. Raises InvalidInput, NotFound (a parent), Conflict, or AccessDenied (a job of that name
+    belongs to somebody else). A ``request`` that is repeated makes nothing and returns the same.
     """
+    return _make_once(database, request, lambda session: _make(database, submission, words, session))
+
+
+def _make_once(
+    database: Database, request: CreationRequest | None, make: Callable[[ClientSession], Document]
+) -> tuple[list[Document], list[str]]:
+    made = create_once(database, request, make)
+    for row in made["jobs"]:
+        complete_creations(database, ObjectId(row["jobID"]))
+    return made["jobs"], made["warnings"]
+
+
+def _make(database: Database, submission: Submission, words: Words, session: ClientSession) -> Document:
     checked = check_xml(database, submission, words)
     checked.raise_problems()
+    body = submission.overrides.to_json()
     rows = []
-    for job in checked.new:
-        made = jobs.submit(database, job, submission.replace)
-        numbers = create_instances(database, made["_id"], submission.instances, submission.overrides.to_json())
-        rows.append(_row(made, numbers))
-    return rows, checked.warnings
+    for new in checked.new:
+        job = jobs.make(database, new, submission.replace, session)
+        rows.append(_row(job, allot(database, job["_id"], submission.instances, body, None, session)))
+    return {"jobs": rows, "warnings": checked.warnings}
 
 
 def check_xml(database: Database, submission: Submission, words: Words) -> Check:
@@ -136,15 +155,19 @@ def _check_job(
 
 
 def clone(
-    database: Database, original: Document, title: str, instances: int, owner: str, words: Words
+    database: Database,
+    original: Document,
+    title: str,
+    instances: int,
+    owner: str,
+    words: Words,
+    request: CreationRequest | None = None,
 ) -> tuple[list[Document], list[str]]:
     """Make a job of the name ``title`` from the XML, the priority and the parents of another one, as submit_xml does.
 
     Raises Conflict if there is one of that name, type and site.
     """
     key = {"title": title, "type": original["type"], "execution_site": original["execution_site"]}
-    if database.jobs.find_one(key, {"_id": 1}):
-        raise Conflict(f"there is a job {title!r} (type {original['type']}) already: choose another name")
     parents = database.jobs.find({"_id": {"$in": original["dependencies"]}}, {"slug": 1})
     submission = Submission(
         xml=original["body"].encode(),
@@ -155,9 +178,15 @@ def clone(
         owner=owner,
         own_only=True,  # somebody else may make one of that name meanwhile
     )
-    made = submit_xml(database, submission, words)
-    audit.note(database, "job.clone", f"job/{original['slug']}", after={"title": title, "instances": instances})
-    return made
+    after = {"title": title, "instances": instances}
+
+    def make(session: ClientSession) -> Document:
+        if database.jobs.find_one(key, {"_id": 1}, session=session):
+            raise Conflict(f"there is a job {title!r} (type {original['type']}) already: choose another name")
+        audit.note(database, "job.clone", f"job/{original['slug']}", after=after, session=session)
+        return _make(database, submission, words, session)
+
+    return _make_once(database, request, make)
 
 
 def _new_job(

@@ -157,7 +157,7 @@ def do_maintenance(given: schemas.MaintenanceAction) -> Document:
 
 
 @blueprint.get("/audit/")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def audit_log() -> dict[str, Any]:
     """List who changed what, the newest first."""
     given = parse(schemas.AuditQuery)

@@ -26,6 +26,7 @@ from DmpWorkflow.frontend.access import (
 )
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.exports import as_file
+from DmpWorkflow.frontend.idempotency import creation_request
 from DmpWorkflow.frontend.parameters import Malformed, json_object, overrides, parse, words
 from DmpWorkflow.utils.errors import InvalidInput
 
@@ -38,7 +39,7 @@ NO_PARENT = ("", "None")
 @requires(Right.SUBMIT)
 def create_job() -> dict[str, Any]:
     """Make the jobs of an XML file, with instances."""
-    rows, warnings = submit_xml(database(), _submission(), words())
+    rows, warnings = submit_xml(database(), _submission(), words(), creation_request())
     return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
 
 
@@ -88,7 +89,7 @@ def add_instances() -> dict[str, Any]:
     given = parse(schemas.NewInstances)
     job = _owned(jobs.by_name(database(), given.taskname, given.tasktype, given.site))
     text = overrides(given.override_dict).to_json()
-    numbers = create_instances(database(), job["_id"], given.n_instances, text, first=given.instanceId)
+    numbers = create_instances(database(), job["_id"], given.n_instances, text, given.instanceId, creation_request())
     return {
         "result": "ok",
         "jobID": str(job["_id"]),
@@ -143,7 +144,7 @@ def clone_job(slug: str) -> dict[str, Any]:
     """Make a job of another name from the XML and the parents of this one."""
     given = parse(schemas.NewClone, json_object())
     original = jobs.by_slug(database(), slug)
-    rows, warnings = clone(database(), original, given.title, given.n_instances, owner(), words())
+    rows, warnings = clone(database(), original, given.title, given.n_instances, owner(), words(), creation_request())
     return {"result": "ok", "jobID": rows[0]["jobID"], "jobs": rows, "warnings": warnings}
 
 

@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 import DmpWorkflow
 from DmpWorkflow.frontend.access import RIGHTS, Right
 from DmpWorkflow.frontend.api import administration_replies, replies, schemas, statistics_replies
+from DmpWorkflow.frontend.idempotency import HEADER, PATTERN
 
 REFERENCE = "#/components/schemas/{model}"
 PATH_TYPES: dict[str, dict[str, Any]] = {"int": {"type": "integer", "minimum": 0}, "default": {"type": "string"}}
@@ -128,6 +129,14 @@ REPLIES: dict[str, type[BaseModel]] = {
     "service.health": replies.Health,
     "service.whoami": replies.WhoAmI,
 }
+CREATING = frozenset({"jobs.create_job", "jobs.add_instances", "jobs.clone_job"})  # may carry a key
+KEY = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "a word of the sender's own for this request: repeated with it, nothing is made twice",
+    "schema": {"type": "string", "pattern": PATTERN},
+}
 ERRORS = {
     "400": "the request cannot be read",
     "401": "a credential is needed",
@@ -186,6 +195,7 @@ def _operation(app: Flask, endpoint: str, rule: str, right: Right) -> dict[str, 
         "responses": _responses(endpoint, REQUESTS.get(endpoint)),
         "security": [] if right is Right.PUBLIC else [{"bearer": []}, {"basic": []}],
     }
+    operation["parameters"] += [KEY] if endpoint in CREATING else []
     if takes := REQUESTS.get(endpoint):
         operation["parameters"] += _query(takes) if takes.query else []
         if content := _content(takes):

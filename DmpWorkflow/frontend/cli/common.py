@@ -50,7 +50,7 @@ class Context:
     def client(self) -> Client:
         """Return a client of the configured server."""
         server = self.settings.server
-        return Client(server.url, server.token, server.ca_file)
+        return Client(server.url, server.token, server.ca_file, server.patience)
 
     def say(self, text: str) -> None:
         """Print a line for people, unless they asked for JSON or quiet."""

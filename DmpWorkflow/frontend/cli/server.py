@@ -30,7 +30,7 @@ SITE = click.option("--site", help="The site, for the role site; the same as --r
 @click.option("--host", help="Address to listen on; default: [server] host.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: [server] port.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
-@click.option("--threads", type=click.IntRange(1), default=8, show_default=True, help="Threads of each process.")
+@click.option("--threads", type=click.IntRange(1), default=16, show_default=True, help="Threads of each process.")
 def run(context: Context, host: str | None, port: int | None, workers: int, threads: int) -> None:
     """Run the server until it is stopped."""
     server = context.settings.server
@@ -39,8 +39,8 @@ def run(context: Context, host: str | None, port: int | None, workers: int, thre
     if context.config:
         os.environ["DAMPE_CONFIG"] = str(context.config.absolute())
     address = f"{host or server.host}:{port or server.port}"
-    arguments = ["-m", "gunicorn", "--bind", address, "--workers", str(workers), "--worker-class", "gthread"]
-    arguments += ["--threads", str(threads), *gunicorn_options(server), "DmpWorkflow.frontend.wsgi:app"]
+    arguments = ["-m", "gunicorn", "--config", "python:DmpWorkflow.frontend.serving", "--bind", address]
+    arguments += ["--workers", str(workers), "--threads", str(threads), *gunicorn_options(server)]
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - we become the server
 
 

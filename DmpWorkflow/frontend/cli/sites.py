@@ -51,7 +51,7 @@ def configure(context: Context, source: Path | None, show: bool, offline: bool, 
 def _try_server(context: Context, settings: Settings) -> None:
     """Say what works; a server that does not answer is no reason to refuse the file."""
     server = settings.server
-    with Client(server.url, server.token, server.ca_file, tries=1) as client:
+    with Client(server.url, server.token, server.ca_file, patience=0) as client:
         try:
             health = client.health()
             context.say(f"server {server.url}: version {health['version']}, database {health['database']}")
@@ -168,7 +168,7 @@ def check(context: Context, pythonbin: str, wait: float) -> None:
     settings = context.settings
     context.say("ok       configuration: it is valid")
     findings = []
-    with Client(settings.server.url, settings.server.token, settings.server.ca_file, tries=1) as client:
+    with Client(settings.server.url, settings.server.token, settings.server.ca_file, patience=0) as client:
         for finding in site_check.check(settings, client, pythonbin, wait):
             findings.append(finding)
             word, text = ("PROBLEM", finding.problem) if finding.problem else ("ok", finding.told)

@@ -41,7 +41,7 @@ def _lists() -> Document:
 
 
 @blueprint.get("/admin/audit")
-@requires(Right.ADMIN)
+@requires(Right.OPERATE)
 def audit_log() -> str:
     """Show who changed what."""
     given = parse(schemas.AuditQuery)
