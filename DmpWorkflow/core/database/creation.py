@@ -10,11 +10,13 @@ from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.database import clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.work import check_overrides
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
 CHUNK = 2000  # instances of one transaction: some 1 MB in memory
 MOST_AT_ONCE = 1_000_000
+MOST_BYTES = 256 * 1024 * 1024  # of the overrides of all instances that are made at once: each stores its own
 AWAITING = "AwaitingBatchSubmission"
 
 
@@ -29,6 +31,13 @@ def create_instances(
     """
     if not 0 <= number <= MOST_AT_ONCE:
         raise InvalidInput(f"n_instances is {number}: expected 0 to {MOST_AT_ONCE}")
+    if (size := number * len(body.encode())) > MOST_BYTES:
+        raise InvalidInput(
+            f"override_dict: {number} instances with it take {size} bytes, at most {MOST_BYTES} at once: "
+            "make fewer, or put what they have in common in the job's XML"
+        )
+    if body:
+        check_overrides(database, job, body)
     numbers = _allot(database, job, number, body, first) if number else range(0)
     complete_creations(database, job)
     return numbers

@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from DmpWorkflow.core.database import clock
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.names import check_account
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
 ROLES = ("admin", "submit", "read", "site")
@@ -38,8 +39,7 @@ def create(database: Database, name: str, role: str, site: str | None = None) ->
 
     Raises Conflict if the name is taken, InvalidInput for a name, role or site that does not fit.
     """
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise InvalidInput("a token's name needs 1 to 64 printable characters")
+    check_account("a token", name)
     if role not in ROLES:
         raise InvalidInput(f"role {role!r}: expected one of {', '.join(ROLES)}")
     if (role == "site") != bool(site):

@@ -10,6 +10,7 @@ from pymongo.errors import DuplicateKeyError
 from DmpWorkflow.core.database import clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import ROLES, Principal
+from DmpWorkflow.core.names import check_account
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
 SHORTEST_PASSWORD = 10  # characters
@@ -17,8 +18,7 @@ SHORTEST_PASSWORD = 10  # characters
 
 def create(database: Database, name: str, password: str, role: str, site: str | None = None) -> Document:
     """Make a user. Raises Conflict if the name is taken, InvalidInput for what does not fit."""
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise InvalidInput("a user's name needs 1 to 64 printable characters")
+    check_account("a user", name)
     if role not in ROLES:
         raise InvalidInput(f"role {role!r}: expected one of {', '.join(ROLES)}")
     if (role == "site") != bool(site):

@@ -1,13 +1,12 @@
 """The way in: by name and password, or by a token."""
 
-from urllib.parse import urlsplit
-
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from DmpWorkflow.core.database import credentials, users
 from DmpWorkflow.frontend import sessions
 from DmpWorkflow.frontend.access import Right, database, requires
+from DmpWorkflow.frontend.pages.addresses import is_ours
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 
 
@@ -53,6 +52,4 @@ def _begin() -> bool:
 def _goal() -> str:
     """Return where to go afterwards: a page of ours, never another address."""
     wanted = request.values.get("next", "")
-    parts = urlsplit(wanted)
-    ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
-    return wanted if ours and wanted.isprintable() else url_for("pages.overview")
+    return wanted if is_ours(wanted) else url_for("pages.overview")
