@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from DmpWorkflow.backend.interface import AttemptKey
-from DmpWorkflow.utils.errors import Conflict, Unavailable
+from DmpWorkflow.utils.errors import ConfigurationError, Conflict, Unavailable
 from DmpWorkflow.utils.files import write_private
+from DmpWorkflow.utils.text import one_line
 
 
 @dataclass
@@ -99,12 +101,23 @@ def _read(folder: Path) -> Journal:
     journal = Journal(folder, _identity(folder / "identity"))
     path = folder / "journal.json"
     if path.exists():
-        content = json.loads(path.read_bytes())
-        journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
-        for item in content["held"]:
-            key = AttemptKey(**item.pop("key"))
-            journal.held[key] = Held(key, **item)
+        try:
+            _fill(journal, json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ConfigurationError(
+                f"journal {path} cannot be read ({one_line(error)[:100]}): move it away; what is in the queue is "
+                "found again by its name, and an open claim returns to the server with its lease"
+            ) from error
     return journal
+
+
+def _fill(journal: Journal, content: dict[str, Any]) -> None:
+    journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
+    for item in content["held"]:
+        key = AttemptKey(**item.pop("key"))
+        if AttemptKey.from_name(key.name) != key:
+            raise ValueError(f"{key.name} names no attempt")
+        journal.held[key] = Held(key, **item)
 
 
 def _identity(path: Path) -> str:

@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -163,7 +164,10 @@ class SlurmBackend(CommandBackend):
         output = self.commands.run("scontrol", "-o", "show", "job")
         if output.code:
             raise output.unavailable()
-        endings = (ending for match in REMEMBERED.finditer(output.out) for ending in _remembered(match))
+        ours = (
+            match for match in REMEMBERED.finditer(output.out) if match["user"] == str(os.geteuid())
+        )  # names are free
+        endings = (ending for match in ours for ending in _remembered(match))
         return {ending.key: ending for ending in endings}
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
@@ -193,7 +197,8 @@ MOST_IDS = 1000
 REMEMBERED = re.compile(
     r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\S+) )?"
     r"(?:(?:HetJob|ArrayTaskThrottle)\S+ )*"
-    r"JobName=(?P<name>dwf-\S+) .*?\bJobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=.*?"
+    r"JobName=(?P<name>dwf-\S+) UserId=[^(\s]*\((?P<user>\d+)\).*?"
+    r"\bJobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=.*?"
     r"\bExitCode=(?P<code>\d+):(?P<signal>\d+)",
     re.MULTILINE,
 )
@@ -225,12 +230,10 @@ def _jobs(row: _Row) -> Iterator[BatchJob | None]:
 def _indices(text: str) -> Iterator[int]:
     """Yield the elements in ``3``, ``[3-20%2]`` or ``1-9:2,12``."""
     match = INDICES.fullmatch(text)
-    if match is None:
-        raise garbage("squeue", text)
-    for part in match["list"].split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        yield from range(int(first), int(last or first) + 1, int(step or 1))
+    try:
+        yield from batch_names.elements(match["list"] if match else text)
+    except ValueError:
+        raise garbage("squeue", text) from None
 
 
 def _accounted(text: str) -> dict[AttemptKey, Ending]:
