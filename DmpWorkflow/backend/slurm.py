@@ -66,6 +66,7 @@ STUCK = re.compile(
     r"|PartitionTimeLimit|launch.failed|JobLaunchFailure|MaxRequeue|Max\w+Per(?:Job|Node)|(?:QOS|Assoc)Min"
 )
 NOT_LAUNCHED = 53  # the "signal" of a job whose folder or output file is not there
+EXIT_CODE = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")  # and the signal
 INDICES = re.compile(r"\[?(?P<list>[\d,:-]+)(?:%\d+)?\]?")
 
 
@@ -275,7 +276,10 @@ def _ending(name: str, index: int | None, state: str, code: str) -> Ending | Non
     key = batch_names.member(name, index)
     if key is None:
         return None
-    exit_code, number = (int(part) for part in (*code.split(":"), "0")[:2])
+    codes = EXIT_CODE.fullmatch(code)
+    if codes is None:
+        raise garbage("sacct", f"{state} {code}")
+    exit_code, number = int(codes[1]), int(codes[2] or 0)
     if word == "FAILED" and (number == NOT_LAUNCHED or not (exit_code or number)):  # 0:0: its constraints are bad
         told = f"Slurm says {state} {code}: it could not be started (its work folder, its constraints)"
         return Ending(key, minor_status=NOT_STARTED, detail=told)

@@ -77,8 +77,8 @@ SCONTROL = (
     "JobState=COMPLETED Reason=None Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 "
     "RunTime=00:00:01\n"
     f"JobId={{array}}JobName={{name}} UserId=me({os.geteuid()}) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 "
-    "Account=(null) QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 "
-    "ExitCode={code} RunTime=00:00:01 TimeLimit=00:01:00\n"
+    "Account=(null) QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 "
+    "Reboot=0 ExitCode={code} RunTime=00:00:01 TimeLimit=00:01:00\n"
 )
 
 
