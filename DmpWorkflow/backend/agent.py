@@ -379,7 +379,14 @@ class Cycle:
 
 
 def _key(instance: Json) -> AttemptKey:
-    return AttemptKey(instance["job_id"], instance["instance_id"], instance["attempt"])
+    """Return whose work this is; raises Unavailable for what cannot be a key: it becomes part of names of files."""
+    try:
+        key = AttemptKey(instance["job_id"], instance["instance_id"], instance["attempt"])
+        if AttemptKey.from_name(key.name) == key:
+            return key
+    except (KeyError, TypeError):
+        pass
+    raise Unavailable(f"the server hands out what is no work: {str(instance)[:200]!r}: is it of our version?")
 
 
 def _grouped(keys: Iterable[AttemptKey]) -> list[Json]:

@@ -13,7 +13,11 @@ from itertools import groupby
 from DmpWorkflow.backend.interface import AttemptKey
 
 PREFIX = "dwf-"
-PART = re.compile(r"(?P<job>[0-9a-f]{24})-(?P<runs>\d+(?:\+\d+)?(?:_\d+(?:\+\d+)?)*)-(?P<attempt>\d+)")
+NUMBER = "[0-9]{1,18}"
+PART = re.compile(
+    rf"(?P<job>[0-9a-f]{{24}})-(?P<runs>{NUMBER}(?:\+{NUMBER})?(?:_{NUMBER}(?:\+{NUMBER})?)*)-(?P<attempt>{NUMBER})"
+)
+ELEMENTS = re.compile(rf"({NUMBER})(?:-({NUMBER})(?::([1-9][0-9]{{0,17}}))?)?")
 LONGEST_NAME = 200  # characters; OpenPBS takes 230
 MOST_MEMBERS = 100_000  # of a name that we believe: somebody else's could claim billions
 
@@ -47,6 +51,18 @@ def member(name: str, index: int | None) -> AttemptKey | None:
     found = members(name)
     position = (index or 1) - 1
     return found[position] if 0 <= position < len(found) else None
+
+
+def elements(text: str) -> Iterator[int]:
+    """Yield the elements in a batch system's ``3``, ``3-20`` or ``1,5-9:2``, as far as one of ours can have them.
+
+    Raises ValueError for any other text.
+    """
+    for part in text.split(","):
+        match = ELEMENTS.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(text)
+        yield from range(int(match[1]), min(int(match[2] or match[1]), MOST_MEMBERS) + 1, int(match[3] or 1))
 
 
 def split_by_name(keys: Sequence[AttemptKey], most: int) -> Iterator[list[AttemptKey]]:

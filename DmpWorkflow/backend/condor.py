@@ -140,7 +140,7 @@ class CondorBackend(CommandBackend):
         if not jobs:
             return {}
         clusters = {batch_id.partition(".")[0] for batch_id in jobs.values()}
-        wanted = OURS
+        wanted = f'{OURS} && Owner == "{self.user}"'  # anybody may give such a name
         if len(clusters) <= MOST_CLUSTERS and all(cluster.isdigit() for cluster in clusters):
             wanted += f" && ({' || '.join(f'ClusterId == {cluster}' for cluster in sorted(clusters))})"
         output = self.commands.run(

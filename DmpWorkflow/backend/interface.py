@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 from DmpWorkflow.core.batch_needs import BatchNeeds
 from DmpWorkflow.core.lifecycle import MajorStatus
 
-NAME = re.compile(r"dwf-(?P<job>[0-9a-f]{24})-(?P<instance>\d+)-(?P<attempt>\d+)")
+NAME = re.compile(r"dwf-(?P<job>[0-9a-f]{24})-(?P<instance>[0-9]{1,18})-(?P<attempt>[0-9]{1,18})")
 
 
 PROBE_ATTEMPT = 0  # of a job that only tests the site; those of instances count from 1

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from DmpWorkflow.backend.interface import AttemptKey
-from DmpWorkflow.utils.errors import Conflict, Unavailable
+from DmpWorkflow.utils.errors import ConfigurationError, Conflict, Unavailable
 from DmpWorkflow.utils.files import write_private
+from DmpWorkflow.utils.text import one_line
 
 JOURNAL = "journal.json"
 
@@ -103,13 +105,24 @@ def _read(folder: Path) -> Journal:
     journal = Journal(folder, _identity(folder / "identity"))
     path = folder / JOURNAL
     if path.exists():
-        journal._saved = path.read_text()
-        content = json.loads(journal._saved)
-        journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
-        for key, *values in content["held"]:
-            held = Held(AttemptKey(*key), *values)
-            journal.held[held.key] = held
+        try:
+            journal._saved = path.read_text()
+            _fill(journal, json.loads(journal._saved))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ConfigurationError(
+                f"journal {path} cannot be read ({one_line(error)[:100]}): move it away; what is in the queue is "
+                "found again by its name, and an open claim returns to the server with its lease"
+            ) from error
     return journal
+
+
+def _fill(journal: Journal, content: dict[str, Any]) -> None:
+    journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
+    for named, *values in content["held"]:
+        key = AttemptKey(*named)
+        if AttemptKey.from_name(key.name) != key:
+            raise ValueError(f"{key.name} names no attempt")
+        journal.held[key] = Held(key, *values)
 
 
 def _identity(path: Path) -> str:

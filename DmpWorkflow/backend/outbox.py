@@ -184,7 +184,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         report = None
     if isinstance(report, dict):
         return report
@@ -193,12 +193,22 @@ def _read(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def _delivery(content: Any) -> Delivery:
+    """Return what was written; payloads can write there as well, so it may be anything."""
+    found = Delivery(**content)
+    if not (isinstance(found.server_url, str) and isinstance(found.token, str) and found.token.isascii()):
+        raise TypeError(f"{DELIVERY} is not ours")
+    if not isinstance(found.ca_file, str | None):
+        raise TypeError(f"{DELIVERY} is not ours")
+    return found
+
+
 def outboxes(root: Path) -> Iterator[Outbox]:
     """Yield the outbox of each attempt below ``root``, for the agent; those that cannot be delivered are logged."""
     for path in sorted(root.glob(f"*/{DELIVERY}")):
         try:
-            yield Outbox(path.parent, Delivery(**json.loads(path.read_text(encoding="utf-8"))))
+            yield Outbox(path.parent, _delivery(json.loads(path.read_text(encoding="utf-8"))))
         except FileNotFoundError:
             continue  # delivered meanwhile
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             logger.error("cannot deliver %s: %s", path.parent, error)

@@ -190,11 +190,10 @@ def _status(word: str) -> tuple[MajorStatus | None, bool]:
 
 def _tasks(text: str) -> Iterator[int]:
     """Yield the tasks in ``3``, ``3-20:1`` or ``1,5-9:2``."""
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.strip())
-        if match is None:
-            raise garbage("qstat", text)
-        yield from range(int(match[1]), int(match[2] or match[1]) + 1, int(match[3] or 1))
+    try:
+        yield from batch_names.elements(text)
+    except ValueError:
+        raise garbage("qstat", text) from None
 
 
 def _records(text: str) -> Iterator[dict[str, str]]:

@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +66,7 @@ STUCK = re.compile(
     r"|PartitionTimeLimit|launch.failed|JobLaunchFailure|MaxRequeue|Max\w+Per(?:Job|Node)|(?:QOS|Assoc)Min"
 )
 NOT_LAUNCHED = 53  # the "signal" of a job whose folder or output file is not there
+EXIT_CODE = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")  # and the signal
 INDICES = re.compile(r"\[?(?P<list>[\d,:-]+)(?:%\d+)?\]?")
 
 
@@ -163,7 +165,10 @@ class SlurmBackend(CommandBackend):
         output = self.commands.run("scontrol", "-o", "show", "job")
         if output.code:
             raise output.unavailable()
-        endings = (ending for match in REMEMBERED.finditer(output.out) for ending in _remembered(match))
+        ours = (
+            match for match in REMEMBERED.finditer(output.out) if match["user"] == str(os.geteuid())
+        )  # names are free
+        endings = (ending for match in ours for ending in _remembered(match))
         return {ending.key: ending for ending in endings}
 
     def cancel(self, jobs: Sequence[BatchJob]) -> None:
@@ -193,7 +198,8 @@ MOST_IDS = 1000
 REMEMBERED = re.compile(
     r"^JobId=(?P<id>\d+) (?:ArrayJobId=(?P<array>\d+) ArrayTaskId=(?P<index>\S+) )?"
     r"(?:(?:HetJob|ArrayTaskThrottle)\S+ )*"
-    r"JobName=(?P<name>dwf-\S+) .*?\bJobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=.*?"
+    r"JobName=(?P<name>dwf-\S+) UserId=[^(\s]*\((?P<user>\d+)\).*?"
+    r"\bJobState=(?P<state>\w+) Reason=(?P<reason>.*?) Dependency=.*?"
     r"\bExitCode=(?P<code>\d+):(?P<signal>\d+)",
     re.MULTILINE,
 )
@@ -225,12 +231,10 @@ def _jobs(row: _Row) -> Iterator[BatchJob | None]:
 def _indices(text: str) -> Iterator[int]:
     """Yield the elements in ``3``, ``[3-20%2]`` or ``1-9:2,12``."""
     match = INDICES.fullmatch(text)
-    if match is None:
-        raise garbage("squeue", text)
-    for part in match["list"].split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        yield from range(int(first), int(last or first) + 1, int(step or 1))
+    try:
+        yield from batch_names.elements(match["list"] if match else text)
+    except ValueError:
+        raise garbage("squeue", text) from None
 
 
 def _accounted(text: str) -> dict[AttemptKey, Ending]:
@@ -272,7 +276,10 @@ def _ending(name: str, index: int | None, state: str, code: str) -> Ending | Non
     key = batch_names.member(name, index)
     if key is None:
         return None
-    exit_code, number = (int(part) for part in (*code.split(":"), "0")[:2])
+    codes = EXIT_CODE.fullmatch(code)
+    if codes is None:
+        raise garbage("sacct", f"{state} {code}")
+    exit_code, number = int(codes[1]), int(codes[2] or 0)
     if word == "FAILED" and (number == NOT_LAUNCHED or not (exit_code or number)):  # 0:0: its constraints are bad
         told = f"Slurm says {state} {code}: it could not be started (its work folder, its constraints)"
         return Ending(key, minor_status=NOT_STARTED, detail=told)

@@ -143,10 +143,15 @@ def locate(text: str) -> Location:
         if not text or "\0" in text:
             raise UnknownLocation(f"{text!r} names no file")
         return Path(text).absolute()
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise UnknownLocation(f"{text!r} is no location: {error}") from error
+    if "\0" in unquote(text):
+        raise UnknownLocation(f"{text!r} names no file")
     if url.scheme == "file" and url.netloc in ("", "localhost"):
         return Path(unquote(url.path))
-    if url.scheme in ("root", "xroot") and url.netloc and url.path.strip("/"):
+    if url.scheme in ("root", "xroot") and url.netloc.strip("-") == url.netloc != "" and url.path.strip("/"):
         return Remote(url.netloc, "/" + url.path.lstrip("/"), url.query)
     raise UnknownLocation(f"cannot stage {text!r}: expected a path or root://server//path")
 
@@ -164,6 +169,8 @@ def _inside(end: Location, text: str, name: str) -> Location:
 def _copy_local(source: Path, target: Path) -> None:
     if source.is_dir():
         raise UnknownLocation(f"{source} is a folder: name its files")
+    if source.exists() and not source.is_file():  # a pipe would make us wait, and a device never end
+        raise UnknownLocation(f"{source} is no regular file")
     with contextlib.suppress(OSError):
         if source.samefile(target):
             return

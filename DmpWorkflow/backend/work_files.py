@@ -1,5 +1,6 @@
 """The work folder of an attempt: what to run, and the script that the batch system starts."""
 
+import errno
 import shlex
 import shutil
 import sys
@@ -13,7 +14,7 @@ from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.random_seed import random_seed
 from DmpWorkflow.core.work_folder import work_folder
-from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
+from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput, Unavailable
 from DmpWorkflow.utils.files import write_quickly
 
 WRAPPER = """\
@@ -22,6 +23,7 @@ WRAPPER = """\
 exec {image}{python} -m DmpWorkflow.backend.runner {run_file}
 """
 LOG = "output.log"
+FOR_EVER = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # no disk will ever hold such a name
 
 
 def outbox_folder(settings: Settings) -> Path:
@@ -52,6 +54,8 @@ def prepare(
         )
         write_quickly(script, text.encode(), 0o700)
     except OSError as error:
+        if error.errno in FOR_EVER:
+            raise InvalidInput(f"work folder {str(folder)[:300]}: {error.strerror}: choose a shorter name") from error
         raise Unavailable(f"work folder {folder}: {error.strerror}: check [site] workdir") from error
     return Submission(key, folder, script, folder / LOG, needs), warnings
 

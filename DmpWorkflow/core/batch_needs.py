@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.units import parse_clock, parse_memory
 
 PREFIX = "BATCH_OVERRIDE_"
+LONGEST_WORD = 4096  # characters; commands take a limited amount
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ def apply_overrides(site: BatchNeeds, variables: Mapping[str, str]) -> tuple[Bat
     given = {
         name.removeprefix(PREFIX): value for name, value in variables.items() if name.startswith(PREFIX) and value
     }
+    for name, value in given.items():
+        if len(value) > LONGEST_WORD or not value.isprintable():
+            raise InvalidInput(f"{PREFIX}{name}: expected one line of at most {LONGEST_WORD} printable characters")
     needs, warnings = site, []
     if "REQUIREMENTS" in given:
         needs = replace(needs, requirements=given["REQUIREMENTS"])

@@ -12,6 +12,10 @@ from DmpWorkflow.core.job_definition import File, JobDefinition, Variable
 from DmpWorkflow.utils.errors import InvalidInput
 
 LARGEST = 1024 * 1024  # bytes of one file
+MOST_ELEMENTS = 10_000  # in one file; checking costs more than in proportion
+MOST_JOBS = 1000  # in one file
+MOST_PROBLEMS = 50  # that are told at once
+LONGEST_PROBLEM = 300  # characters of one
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,11 @@ class InvalidJobDefinition(InvalidInput):
     """The XML does not define a job; each of the ``problems`` names line, element and what was expected."""
 
     def __init__(self, *problems: Problem) -> None:
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = problems
+        shown = problems[:MOST_PROBLEMS]
+        if more := len(problems) - len(shown):
+            shown += (Problem(f"and {more} more of the kind"),)
+        super().__init__("; ".join(map(str, shown)))
+        self.problems = shown
 
 
 @dataclass
@@ -89,10 +96,19 @@ def _read(data: bytes) -> etree._Element:
         raise InvalidJobDefinition(*_syntax_problems(parser, error)) from error
     if root.getroottree().docinfo.doctype:
         raise InvalidJobDefinition(Problem("a DOCTYPE is not read: remove it, entities have no use here", 1))
+    _check_size(root)
     schema = _schema()
     if not schema.validate(root):
         raise InvalidJobDefinition(*(Problem(_one_line(entry.message), entry.line) for entry in schema.error_log))
     return root
+
+
+def _check_size(root: etree._Element) -> None:
+    jobs, elements = len(root), sum(1 for _ in root.iter())
+    if elements > MOST_ELEMENTS:
+        raise InvalidJobDefinition(Problem(f"the XML has {elements} elements: at most {MOST_ELEMENTS} are read"))
+    if jobs > MOST_JOBS:
+        raise InvalidJobDefinition(Problem(f"the XML has {jobs} jobs: at most {MOST_JOBS} are read, split the file"))
 
 
 def _syntax_problems(parser: etree.XMLParser, error: Exception) -> Iterator[Problem]:
@@ -103,7 +119,8 @@ def _syntax_problems(parser: etree.XMLParser, error: Exception) -> Iterator[Prob
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST_PROBLEM else f"{text[:LONGEST_PROBLEM]} ..."
 
 
 def _check_names(root: etree._Element, jobs: Sequence[JobDefinition], findings: _Findings) -> None:
@@ -130,8 +147,8 @@ def _job(element: etree._Element, findings: _Findings) -> JobDefinition:
         type=element.get("type", ""),
         name=element.get("name", ""),
         site=element.get("site", ""),
-        priority=int(element.get("priority", "0")),
-        retries=int(element.get("retries", "0")),
+        priority=int(float(element.get("priority", "0"))),  # of 32 bits, but with any number of zeros in front
+        retries=int(float(element.get("retries", "0"))),
         retry_on=_retry_on(element, findings),
         lost_after=element.get("lost-after", ""),
         line=element.sourceline or 0,

@@ -1,6 +1,7 @@
 """What one instance has of its own: variables and files that win over the job's. Pure."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from DmpWorkflow.core.job_definition import File, Variable
 from DmpWorkflow.utils.errors import InvalidInput
 
 LARGEST = 64 * 1024  # characters of the JSON text of one instance
+LONGEST_NUMBER = 1024  # bits
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # what a shell can export, as in the XML
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def from_mapping(document: Mapping[str, Any]) -> Overrides:
             f"override_dict: unknown key {min(map(str, unknown))!r}: expected InputFiles, OutputFiles, MetaData"
         )
     overrides = Overrides(
-        variables=tuple(_variable(item) for item in _items(document, "MetaData")),
+        variables=tuple(_variable(item) for item in _items(document, "MetaData") if item.get("name") != ""),
         input_files=tuple(_file(item) for item in _items(document, "InputFiles")),
         output_files=tuple(_file(item) for item in _items(document, "OutputFiles")),
     )
@@ -61,15 +64,26 @@ def _items(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]
 
 def _text(item: Mapping[str, Any], key: str, default: str | None = None) -> str:
     value = item.get(key, default)
-    if value is None or isinstance(value, Mapping | list | tuple) or "\0" in str(value):
-        raise InvalidInput(f"override_dict: {key!r} is missing or no plain text in {dict(item)}")
+    if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+        raise InvalidInput(f"override_dict: {key!r} is a number of more than {LONGEST_NUMBER} bits")
+    if not isinstance(value, str | int | float) or _is_unfit(str(value)):
+        told = ", ".join(map(repr, item))[:80]
+        raise InvalidInput(f"override_dict: {key!r} is missing or no plain text in an entry that has {told}")
     return str(value)
+
+
+def _is_unfit(text: str) -> bool:
+    """Say whether no environment and no file can hold a text: NUL, and halves of characters."""
+    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _variable(item: Mapping[str, Any]) -> Variable:
     # Old clients write "type" where the XML says "var_type".
     kind = _text(item, "var_type", _text(item, "type", "string"))
-    return Variable(name=_text(item, "name"), value=_text(item, "value"), var_type=kind)
+    name = _text(item, "name")
+    if not NAME.fullmatch(name):
+        raise InvalidInput(f"override_dict: variable {name[:40]!r}: expected a name of letters, digits and '_'")
+    return Variable(name=name, value=_text(item, "value"), var_type=kind)
 
 
 def _file(item: Mapping[str, Any]) -> File:

@@ -26,8 +26,9 @@ def work_folder(root: str, title: str, job_type: str, number: int) -> PurePosixP
     system is told.
     """
     for word in (title, job_type):
-        if word in ("", ".", "..") or "/" in word or any(letter < " " for letter in word):
+        if not word or word.startswith(".") or "/" in word or not word.isprintable():
             raise InvalidInput(
-                f"{word!r} cannot name a folder: it must not be empty, '.', '..' or contain '/' or line breaks"
+                f"{word[:40]!r} cannot name a folder: it must not be empty, begin with '.' (as our own folders there "
+                "do), or contain '/' or what cannot be printed"
             )
     return PurePosixPath(root, title, job_type) / number_as_path(number)

@@ -1,17 +1,18 @@
 """Errors as replies: one line, never a trace."""
 
 import logging
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify, request, url_for
 from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException
 
 from DmpWorkflow.core.reports import StaleAttempt
+from DmpWorkflow.frontend.pages.addresses import path_of
 from DmpWorkflow.frontend.pages.blueprint import error_page, is_page
 from DmpWorkflow.frontend.pages.refresh import is_refresh
 from DmpWorkflow.frontend.parameters import is_old_style
 from DmpWorkflow.utils.errors import DmpWorkflowError, Unavailable
+from DmpWorkflow.utils.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def answer(error: DmpWorkflowError) -> Response:
     """Return the reply for an error of ours."""
     if is_page() and error.http_status == 401:
         return _to_login()
-    reply = _page(error.http_status, str(error)) if is_page() else _json(error)
+    reply = _page(error.http_status, one_line(error)) if is_page() else _json(error)
     if error.http_status == 401:
         reply.headers["WWW-Authenticate"] = 'Basic realm="DmpWorkflow"'
     if error.transient:
@@ -41,8 +42,7 @@ def _to_login() -> Response:
     wanted = request.full_path.rstrip("?") if request.method == "GET" else ""
     if not is_refresh():
         return Response(status=303, headers={"Location": url_for("pages.login", next=wanted or None)})
-    shown = urlsplit(request.headers.get("HX-Current-URL", ""))  # the page, not its live part
-    wanted = shown._replace(scheme="", netloc="").geturl() or wanted
+    wanted = path_of(request.headers.get("HX-Current-URL", "")) or wanted  # the page, not its live part
     return Response(status=401, headers={"HX-Redirect": url_for("pages.login", next=wanted or None)})
 
 
@@ -51,7 +51,7 @@ def _page(status: int, text: str) -> Response:
 
 
 def _json(error: DmpWorkflowError) -> Response:
-    body: dict[str, object] = {"result": "nok", "error": str(error)}
+    body: dict[str, object] = {"result": "nok", "error": one_line(error)}
     if request.path == "/job/":
         body["jobID"] = "None"  # the original's habit, and harmless
     if isinstance(error, StaleAttempt):
@@ -67,14 +67,14 @@ def _status(status: int) -> int:
 
 
 def _database_failed(error: PyMongoError) -> Response:
-    log.error("%s %s: database: %s", request.method, request.path, error)
+    log.error("%s %s: database: %s", request.method, one_line(request.path), one_line(error))
     return answer(Unavailable("the database does not answer now: try again"))
 
 
 def _refused(error: HTTPException) -> Response:
     if is_page() or request.path == "/favicon.ico":
         return _page(error.code or 500, f"{error.name}: {request.path}")
-    reply = jsonify({"result": "nok", "error": f"{error.name}: {request.method} {request.path}"})
+    reply = jsonify({"result": "nok", "error": f"{error.name}: {request.method} {one_line(request.path)}"})
     reply.status_code = error.code or 500
     if error.response is None and hasattr(error, "valid_methods") and error.valid_methods:
         reply.headers["Allow"] = ", ".join(error.valid_methods)
@@ -82,5 +82,5 @@ def _refused(error: HTTPException) -> Response:
 
 
 def _failed(error: Exception) -> Response:
-    log.exception("%s %s failed", request.method, request.path, exc_info=error)
+    log.exception("%s %s failed", request.method, one_line(request.path), exc_info=error)
     return answer(DmpWorkflowError("the server failed at this request: its log says why"))

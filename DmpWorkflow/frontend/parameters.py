@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from typing import Any, TypeVar
 
 from flask import current_app, request
@@ -15,6 +16,9 @@ from DmpWorkflow.utils.errors import InvalidInput
 
 LONGEST_LITERAL = 64 * 1024  # characters of a dictionary inside a form field
 DEEPEST_LITERAL = 20
+# A quote that is not closed reaches to the end, so that no place is looked at twice.
+BRACKETS = re.compile(r"""[(\[{}\])]|"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?""", re.DOTALL)
+MOST_CONTAINERS = 200_000  # lists and objects in a JSON body: each takes far more memory than text
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,6 +49,9 @@ def json_object() -> dict[str, Any]:
     """Return the JSON object in the body; raises Malformed."""
     if not request.is_json:
         raise Malformed("the body must be a JSON object")
+    data = request.get_data()
+    if (containers := data.count(b"{") + data.count(b"[")) > MOST_CONTAINERS:
+        raise Malformed(f"the body has {containers} lists and objects: at most {MOST_CONTAINERS} are read")
     try:
         body = request.get_json()
     except (BadRequest, RecursionError) as error:
@@ -99,12 +106,13 @@ def _literal(text: str, field: str) -> Any:
 
 
 def _depth(text: str) -> int:
+    """Return how deep brackets are nested; those within quotes are text, such as a log's."""
     depth = deepest = 0
-    for letter in text:
-        if letter in "([{":
+    for found in BRACKETS.findall(text):
+        if found in "([{":
             depth += 1
             deepest = max(deepest, depth)
-        elif letter in ")]}":
+        elif found in ")]}":
             depth -= 1
     return deepest
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from DmpWorkflow.utils.text import printable
+from DmpWorkflow.utils.text import escaped, printable
 
-FORMULA = ("=", "+", "-", "@", "\t")  # with which spreadsheets take a cell for something to compute
+# With which spreadsheets take a cell for something to compute; some take the wide forms of Asian keyboards as well.
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
+           "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
 ROWS_AT_ONCE = 1000  # in a piece
 
 
@@ -33,7 +35,7 @@ def _cell(value: object) -> object:
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield one JSON list of all rows, a row in a line, many lines at a time, without holding them."""
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+    lines = (escaped(json.dumps(row, ensure_ascii=False)) for row in rows)
     separator = "[\n"
     while some := list(islice(lines, ROWS_AT_ONCE)):
         yield separator + ",\n".join(some)

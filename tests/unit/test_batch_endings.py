@@ -1,6 +1,7 @@
 """How jobs ended, from what real systems printed of it; the names are ours, everything else is recorded."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,9 +76,9 @@ SCONTROL = (
     "JobId=8 JobName=a b|c UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 Account=(null) QOS=(null) "
     "JobState=COMPLETED Reason=None Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 "
     "RunTime=00:00:01\n"
-    "JobId={array}JobName={name} UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 Account=(null) "
-    "QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 Reboot=0 "
-    "ExitCode={code} RunTime=00:00:01 TimeLimit=00:01:00\n"
+    f"JobId={{array}}JobName={{name}} UserId=me({os.geteuid()}) GroupId=root(0) MCS_label=N/A Priority=0 Nice=0 "
+    "Account=(null) QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=0 Restarts=0 BatchFlag=1 "
+    "Reboot=0 ExitCode={code} RunTime=00:00:01 TimeLimit=00:01:00\n"
 )
 
 
@@ -103,6 +104,14 @@ def test_slurm_without_accounting(array: str, state: str, reason: str, code: str
     remembered = SCONTROL.format(array=array, name=name, state=state, reason=reason, code=code)
     found = ask("slurm", {"sacct": "", "scontrol": remembered}, {KEYS[0]: "20"})
     assert (told(found[KEYS[0]]) if KEYS[0] in found else None) == expected
+
+
+def test_others_may_give_their_jobs_our_names(ask: Ask) -> None:
+    """Queues show names to everybody: who copies one must not end what is ours."""
+    remembered = SCONTROL.format(array="20 ", name=LONE, state="FAILED", reason="None", code="1:0")
+    others = remembered.replace(f"me({os.geteuid()})", f"somebody({os.geteuid() + 1})")
+    assert ask("slurm", {"sacct": "", "scontrol": others}, {KEYS[0]: "20"}) == {}
+    assert KEYS[0] in ask("slurm", {"sacct": "", "scontrol": remembered}, {KEYS[0]: "20"})
 
 
 def test_slurm_accounts_jobs_of_any_name(ask: Ask) -> None:

@@ -11,11 +11,13 @@ from pymongo.client_session import ClientSession
 from DmpWorkflow.core.database import audit, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation_requests import CreationRequest, create_once
+from DmpWorkflow.core.database.work import check_overrides
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
 CHUNK = 2000  # instances of one transaction: some 1 MB in memory
 MOST_AT_ONCE = 1_000_000
+MOST_BYTES = 256 * 1024 * 1024  # of the overrides of all instances that are made at once: each stores its own
 AWAITING = "AwaitingBatchSubmission"
 
 
@@ -33,6 +35,8 @@ def create_instances(
     given, must be the next number (Conflict otherwise, and for an archived job). Raises InvalidInput
     for a number out of bounds. A ``request`` that is repeated adds nothing and returns the same numbers.
     """
+    if body:
+        check_overrides(database, job, body)
 
     def create(session: ClientSession) -> Document:
         numbers = allot(database, job, number, body, first, session)
@@ -58,6 +62,11 @@ def allot(
     """
     if not 0 <= number <= MOST_AT_ONCE:
         raise InvalidInput(f"n_instances is {number}: expected 0 to {MOST_AT_ONCE}")
+    if (size := number * len(body.encode())) > MOST_BYTES:
+        raise InvalidInput(
+            f"override_dict: {number} instances with it take {size} bytes, at most {MOST_BYTES} at once: "
+            "make fewer, or put what they have in common in the job's XML"
+        )
     if not number:
         return range(0)
     # A pipeline, so that the note can say which numbers this very update gave away.

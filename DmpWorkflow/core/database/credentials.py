@@ -9,6 +9,7 @@ from bson import ObjectId
 from itsdangerous import BadSignature, Signer
 from pymongo.errors import DuplicateKeyError
 
+from DmpWorkflow.core import names
 from DmpWorkflow.core.database import audit, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.roles import split_role
@@ -73,8 +74,7 @@ def create(
 
 def check_account(kind: str, name: str, role: str, site: str | None) -> None:
     """Raise InvalidInput for a name, role or site that does not fit; ``kind`` is "token" or "user"."""
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise InvalidInput(f"a {kind}'s name needs 1 to 64 printable characters")
+    names.check_account(f"a {kind}", name)
     split_role(role, site)
 
 

@@ -18,6 +18,7 @@ from pymongo.errors import ExecutionTimeout
 from DmpWorkflow.core.database import audit, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.work import iso
+from DmpWorkflow.core.names import check_path
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
 STATUSES = ("New", "Copied", "Orphaned")
@@ -231,6 +232,8 @@ def _check(names: Sequence[str], status: str) -> None:
         raise InvalidInput(f"filename: {len(names)} files, at most {MOST_FILES} at once")
     if not all(0 < len(name) <= LONGEST_NAME for name in names):
         raise InvalidInput(f"filename: every name needs 1 to {LONGEST_NAME} characters")
+    for name in names:
+        check_path("filename", name)
 
 
 def _all_known(database: Database, site: str, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from pymongo.client_session import ClientSession
 from DmpWorkflow.core.database import audit, children, clock, counts, jobs, pausing
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import AWAITING
+from DmpWorkflow.core.database.work import check_overrides
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.parts import in_parts
 
@@ -31,9 +32,11 @@ def roll_back(database: Database, job: ObjectId, numbers: Sequence[int], body: s
     """Set these instances of ``job`` to New, whatever they are, and return how many there were.
 
     No attempt is current then: what still runs of an earlier one is refused. ``body``, if given, replaces the
-    overrides (JSON text). Raises Conflict for a job that is archived.
+    overrides (JSON text). Raises Conflict for a job that is archived, InvalidInput for overrides that do not fit it.
     """
     changed = 0
+    if body:
+        check_overrides(database, job, body)
     told = {"instances": audit.spans(numbers), "number": len(numbers)} | ({} if body is None else {"overrides": body})
     for chunk in map(list, in_parts(numbers, CHUNK)):
         changed += database.transaction(partial(_chunk, database, job, chunk, body, told))

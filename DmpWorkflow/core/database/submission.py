@@ -11,17 +11,18 @@ from DmpWorkflow.core import retries
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.database import audit, jobs
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.creation import allot, complete_creations
+from DmpWorkflow.core.database.creation import MOST_AT_ONCE, allot, complete_creations
 from DmpWorkflow.core.database.creation_requests import CreationRequest, create_once
 from DmpWorkflow.core.database.work import Resolver
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, serialise_jobs
+from DmpWorkflow.core.names import check_title
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.variables import expand, resolve
 from DmpWorkflow.utils.errors import AccessDenied, Conflict, DmpWorkflowError, InvalidInput, NotFound
 from DmpWorkflow.utils.units import parse_clock
 
-LONGEST_TITLE = 255
+MOST_PARENTS = 100
 DEFAULT_TYPE = "Other"
 DEFAULT_SITE = "local"
 NO_OVERRIDES = Overrides()
@@ -115,12 +116,16 @@ def _make(database: Database, submission: Submission, words: Words, session: Cli
 def check_xml(database: Database, submission: Submission, words: Words) -> Check:
     """Return what ``submit_xml`` would make, or all that hinders it; nothing is made."""
     check = Check()
-    parents = _parents(database, submission.parents, check)
+    parents: list[Document] = []
+    with check.noting():
+        parents = _parents(database, submission.parents, check)
     with check.noting():
         definitions, warnings = parse_jobs(submission.xml)
         check.warnings += warnings
         if len(definitions) > 1 and submission.title:
             raise InvalidInput(f"a name was given for a file of {len(definitions)} jobs: name each <Job> in the file")
+        if (wanted := len(definitions) * submission.instances) > MOST_AT_ONCE:
+            raise InvalidInput(f"n_instances: {wanted} of all jobs in the file, at most {MOST_AT_ONCE} at once")
         for definition in definitions:
             _check_job(database, definition, submission, parents, words, check)
     check.problems.sort(key=lambda problem: problem.line or 0)
@@ -129,6 +134,8 @@ def check_xml(database: Database, submission: Submission, words: Words) -> Check
 
 def _parents(database: Database, slugs: Sequence[str], check: Check) -> list[Document]:
     found = []
+    if len(slugs) > MOST_PARENTS:
+        raise InvalidInput(f"depends: {len(slugs)} parents, at most {MOST_PARENTS}")
     for slug in dict.fromkeys(slugs):
         with check.noting():
             found.append(jobs.by_slug(database, slug))
@@ -198,7 +205,7 @@ def _new_job(
         job_type = submission.type or expand(definition.type, values) or DEFAULT_TYPE
         site = submission.site or expand(definition.site, values) or DEFAULT_SITE
         with check.noting(definition.line):
-            _check_title(title)
+            check_title(title)
         with check.noting(definition.line):
             _check_word("type", job_type, words.types)
         with check.noting(definition.line):
@@ -254,17 +261,6 @@ def _warnings(preview: Document, parents: Sequence[Document], submission: Submis
         yield from apply_overrides(BatchNeeds(memory_mb=0, cpu_seconds=0), values)[1]
     except InvalidInput as error:
         yield f"the site's batch system may refuse job {title}: {error}"
-
-
-def _check_title(title: str) -> None:
-    if not title:
-        raise InvalidInput("task name must be defined")
-    if (
-        len(title) > LONGEST_TITLE
-        or title in (".", "..")
-        or any(letter in "/\0" or ord(letter) < 32 for letter in title)
-    ):
-        raise InvalidInput(f"name {title[:40]!r}: expected 1 to {LONGEST_TITLE} printable characters without '/'")
 
 
 def _check_word(field: str, word: str, known: Sequence[str]) -> None:

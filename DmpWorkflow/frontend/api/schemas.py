@@ -45,14 +45,31 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("this time is out of bounds") from None
 
 
+def _not_truth(value: Any) -> Any:
+    """Pydantic takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, and not true or false")
+    return value
+
+
+def _whole_letters(value: Any) -> Any:
+    """JSON may hold halves of characters, which no database stores; no report is refused for its log."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+NoTruth = BeforeValidator(_not_truth)
 Id = Annotated[str, StringConstraints(pattern=ID)]
-Number = Annotated[int, Field(ge=0, le=INT64)]
-Priority = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+Number = Annotated[int, Field(ge=0, le=INT64), NoTruth]
+Priority = Annotated[int, Field(ge=-(2**31), le=2**31 - 1), NoTruth]
 Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 OptionalNumber = Annotated[Number | None, BeforeValidator(_none)]
 OptionalText = Annotated[Text | None, BeforeValidator(_text)]
 OptionalTime = Annotated[Annotated[datetime, AfterValidator(_utc)] | None, BeforeValidator(_none)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Sums of these fit into 64 bits: a million CPUs of a year each are not 1e14 seconds.
+MOST_AMOUNT = 10**12
+Amount = Annotated[float, Field(ge=0, le=MOST_AMOUNT, allow_inf_nan=False), NoTruth]
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False), NoTruth]
+Events = Annotated[Annotated[int, Field(ge=0, le=MOST_AMOUNT), NoTruth] | None, BeforeValidator(_none)]
 
 
 class Strict(BaseModel):
@@ -67,7 +84,7 @@ class NewJob(BaseModel):
     taskname: Text = ""
     t_type: Text = ""
     site: Text = ""
-    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE)] = 0
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE), NoTruth] = 0
     override_dict: Any = None
     replace: bool = False
     priority: Annotated[Priority | None, BeforeValidator(_none)] = None
@@ -97,14 +114,14 @@ class NewClone(Strict):
     """POST /job/<slug>/clone/."""
 
     title: Annotated[Text, Field(min_length=1)]
-    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE)] = 0
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE), NoTruth] = 0
 
 
 class SubmitForm(NewJob):
     """The form of the page that submits; its file is apart."""
 
     xml: str = ""
-    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE), BeforeValidator(lambda value: value or 0)] = 0
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE), NoTruth, BeforeValidator(lambda value: value or 0)] = 0
     depends: Text = ""
     variables: Annotated[str, StringConstraints(max_length=64 * 1024)] = ""
 
@@ -115,7 +132,7 @@ class NewInstances(BaseModel):
     taskname: Text
     tasktype: Text = ""
     site: Text = ""
-    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE)] = 1
+    n_instances: Annotated[int, Field(ge=0, le=MOST_AT_ONCE), NoTruth] = 1
     override_dict: Any = None
     instanceId: OptionalNumber = None
 
@@ -135,10 +152,10 @@ class StatusArguments(BaseModel):
     batchId: OptionalText = None
     cpu: Amount | None = None
     memory: Amount | None = None
-    cpu_max: Amount | None = None
-    mem_max: Amount | None = None
-    Nevents: OptionalNumber = None
-    log: Annotated[str, Field(max_length=16 * LOG_LIMIT)] | None = None
+    cpu_max: Bound | None = None
+    mem_max: Bound | None = None
+    Nevents: Events = None
+    log: Annotated[str, Field(max_length=16 * LOG_LIMIT), BeforeValidator(_whole_letters)] | None = None
     body: Any = None
     lost: bool = False
     created_at: Any = None

@@ -28,6 +28,7 @@ from DmpWorkflow.frontend.access import (
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import dictionary, overrides, parameters, parse
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, InvalidInput, NotFound
+from DmpWorkflow.utils.text import one_line
 
 blueprint = Blueprint("status", __name__)
 
@@ -139,13 +140,13 @@ def _result(result: Outcome | DmpWorkflowError) -> dict[str, Any]:
     if isinstance(result, Outcome):
         return {"result": "ok", "outcome": result.value}
     stop = isinstance(result, StaleAttempt)
-    return {"result": "nok", "status": result.http_status, "error": str(result), "stop": stop}
+    return {"result": "nok", "status": result.http_status, "error": one_line(result), "stop": stop}
 
 
 def _forks_bulk(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         items = json.loads(values.get("data", "[]"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("data: no valid JSON") from error
     if not isinstance(items, list) or len(items) > 10_000 or not all(isinstance(item, dict) for item in items):
         raise InvalidInput("data: expected a list of at most 10000 objects")

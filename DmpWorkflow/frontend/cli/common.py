@@ -1,7 +1,6 @@
 """What all commands share: options, settings, output, and errors as one line."""
 
 import functools
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
 from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.utils.errors import DmpWorkflowError
+from DmpWorkflow.utils.text import one_line, printable, readable_json
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,7 +44,7 @@ class Context:
         """The settings; warnings about them go to stderr, once."""
         loaded = load(self.config)
         for warning in loaded.warnings if self.verbosity >= 0 else ():
-            click.echo(f"warning: {warning}", err=True)
+            complain("warning", warning)
         return loaded.settings
 
     def client(self) -> Client:
@@ -55,22 +55,22 @@ class Context:
     def say(self, text: str) -> None:
         """Print a line for people, unless they asked for JSON or quiet."""
         if not self.as_json and self.verbosity >= 0:
-            click.echo(text)
+            click.echo(printable(text))
 
     def give(self, value: Any) -> None:
         """Print a result as JSON, if it was asked for."""
         if self.as_json:
-            click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+            click.echo(readable_json(value))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print rows: a table on a terminal, words separated by tabs in a pipe."""
         if not sys.stdout.isatty():
             for row in [columns, *rows]:
-                click.echo("\t".join(map(str, row)))
+                click.echo("\t".join(map(one_line, row)))
             return
         table = Table(*columns)
         for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))  # no markup in what others wrote
+            table.add_row(*(Text(printable(cell)) for cell in row))  # no markup in what others wrote
         Console().print(table)
 
 
@@ -104,6 +104,11 @@ COMMON = (
 )
 
 
+def complain(kind: str, text: object) -> None:
+    """Print an error or a warning for people, whatever others wrote into it."""
+    click.echo(f"{kind}: {printable(text)}", err=True)
+
+
 class errors_as_one_line:
     """End the program with one line and an exit code when something of ours goes wrong."""
 
@@ -118,11 +123,21 @@ class errors_as_one_line:
             return
         if self.context.verbosity > 1:
             logging.getLogger(__name__).error("", exc_info=error)
-        click.echo(f"error: {error}", err=True)
+        complain("error", error)
         sys.exit(error.exit_code)
 
 
 def _set_up_log(verbosity: int) -> None:
     level = logging.ERROR if verbosity < 0 else logging.INFO if verbosity == 0 else logging.DEBUG
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     logging.getLogger("urllib3").setLevel(logging.ERROR if verbosity < 1 else logging.DEBUG)  # tells of each retry
+
+
+class _OneLine(logging.Formatter):
+    """Keeps what servers and batch systems say from looking like a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = one_line(record.message)
+        return super().formatMessage(record)

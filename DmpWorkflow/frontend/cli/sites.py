@@ -16,7 +16,7 @@ from DmpWorkflow.config.install import install
 from DmpWorkflow.config.loader import describe, load
 from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.core.lifecycle import MajorStatus
-from DmpWorkflow.frontend.cli.common import Context, command
+from DmpWorkflow.frontend.cli.common import Context, command, complain
 from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput, Unavailable
 
 USER_FILE = Path("~/.config/dampe/settings.cfg")
@@ -40,7 +40,7 @@ def configure(context: Context, source: Path | None, show: bool, offline: bool, 
         return
     loaded = load(source)
     for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        complain("warning", warning)
     if not offline:
         _try_server(context, loaded.settings)
     install(source, target.expanduser())
@@ -58,7 +58,7 @@ def _try_server(context: Context, settings: Settings) -> None:
             who = client.whoami()
             context.say(f"credential: {who['name']}, role {who['role']}{_of_site(who['site'])}")
         except DmpWorkflowError as error:
-            click.echo(f"warning: {error} (--offline skips this test)", err=True)
+            complain("warning", f"{error} (--offline skips this test)")
 
 
 def _of_site(site: str | None) -> str:
@@ -105,7 +105,7 @@ def fetch(
         return agent.run_loop(settings, context.client(), backend, limits, loop, pythonbin)
     result = agent.run_cycle(settings, context.client(), backend, limits, pythonbin)
     for problem in result.problems:
-        click.echo(f"warning: {problem}", err=True)
+        complain("warning", problem)
     context.say(agent.summary(result))
     context.give(asdict(result))
     return None
@@ -122,7 +122,7 @@ def _dry_run(context: Context, limits: agent.Limits, backend: Backend, skip: boo
         except Unavailable as error:
             if skip:
                 raise
-            click.echo(f"warning: {error}; counted by the server", err=True)
+            complain("warning", f"{error}; counted by the server")
             active, pending = client.waiting(site.name, ACTIVE), client.waiting(site.name, ["Submitted"])
     room = limits.room(active, pending)
     context.say(f"{waiting} instances are New for {site.name}, {active} are in the system")

@@ -9,7 +9,7 @@ import click
 
 from DmpWorkflow.client import Given
 from DmpWorkflow.frontend.cli.assignments import overrides
-from DmpWorkflow.frontend.cli.common import Context, command
+from DmpWorkflow.frontend.cli.common import Context, command, complain
 from DmpWorkflow.utils.errors import InvalidInput
 
 SET_VAR = click.option(
@@ -72,7 +72,7 @@ def create(
 
 def _warn(path: Path, warnings: Sequence[str]) -> None:
     for warning in warnings:
-        click.echo(f"warning: {path}: {warning}", err=True)
+        complain("warning", f"{path}: {warning}")
 
 
 def _check(context: Context, path: Path, given: Given) -> None:
@@ -82,7 +82,7 @@ def _check(context: Context, path: Path, given: Given) -> None:
     _warn(path, checked["warnings"])
     for problem in checked["problems"]:
         place = f"line {problem['line']}: " if problem["line"] is not None else ""
-        click.echo(f"error: {path}: {place}{problem['text']}", err=True)
+        complain("error", f"{path}: {place}{problem['text']}")
     if not checked["valid"]:
         sys.exit(InvalidInput.exit_code)
     for job in checked["jobs"]:

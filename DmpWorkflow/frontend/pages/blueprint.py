@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, current_app, g, render_template, request, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect
@@ -113,8 +114,9 @@ def _common() -> dict[str, Any]:
 
 def _again(**changes: str | None) -> str:
     """Return the address of this page with other parameters; None leaves one out."""
-    values = {**request.args.to_dict(), **(request.view_args or {}), **changes}
-    return url_for(str(request.endpoint), **{name: value or None for name, value in values.items()})
+    # Not by url_for, which takes some names for orders of its own, such as _external.
+    values = {name: value for name, value in {**request.args.to_dict(), **changes}.items() if value}
+    return quote(request.path) + (f"?{urlencode(values)}" if values else "")
 
 
 def _asset(name: str) -> str:

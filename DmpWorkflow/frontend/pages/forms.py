@@ -1,5 +1,6 @@
 """What the forms of the pages send."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -8,14 +9,16 @@ from DmpWorkflow.core.database.creation import MOST_AT_ONCE
 from DmpWorkflow.core.retries import MOST_RETRIES
 from DmpWorkflow.frontend.api.schemas import MOST_CHOSEN, InstanceChoice, Number, Text
 
+NUMBER = re.compile("[0-9]{1,18}")
+
 
 def number_list(text: str) -> list[int]:
     """Return the numbers in ``1-20, 35``; raises ValueError."""
     numbers: list[int] = []
     for part in text.replace(",", " ").split():
         first, dash, last = part.partition("-")
-        if not (first.isdecimal() and first.isascii() and ((last.isdecimal() and last.isascii()) or not dash)):
-            raise ValueError(f"{part!r} is no number and no range such as 1-20")
+        if not (NUMBER.fullmatch(first) and (NUMBER.fullmatch(last) or not dash)):
+            raise ValueError(f"{part[:40]!r} is no number and no range such as 1-20")
         span = range(int(first), int(last or first) + 1)
         if len(span) + len(numbers) > MOST_CHOSEN:
             raise ValueError(f"these are more than {MOST_CHOSEN} numbers: choose by status or bounds instead")

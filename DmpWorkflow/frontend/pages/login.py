@@ -1,7 +1,5 @@
 """The way in: by name and password, or by a token."""
 
-from urllib.parse import urlsplit
-
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
@@ -9,6 +7,7 @@ from DmpWorkflow.core.database import audit, credentials, users
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.frontend import sessions, throttle, transport
 from DmpWorkflow.frontend.access import Right, database, requires
+from DmpWorkflow.frontend.pages.addresses import is_ours
 from DmpWorkflow.frontend.pages.blueprint import blueprint
 from DmpWorkflow.utils.errors import AccessDenied
 
@@ -83,6 +82,4 @@ def _by_password(name: str) -> Document | None:
 def _goal() -> str:
     """Return where to go afterwards: a page of ours, never another address."""
     wanted = request.values.get("next", "")
-    parts = urlsplit(wanted)
-    ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
-    return wanted if ours and wanted.isprintable() else url_for("pages.overview")
+    return wanted if is_ours(wanted) else url_for("pages.overview")

@@ -7,8 +7,9 @@ from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from DmpWorkflow.core.database import jobs, listing
-from DmpWorkflow.core.database.submission import LONGEST_TITLE, Check, Submission, check_xml, submit_xml
+from DmpWorkflow.core.database.submission import Check, Submission, check_xml, submit_xml
 from DmpWorkflow.core.job_xml import parse_jobs, readable_xml
+from DmpWorkflow.core.names import LONGEST_TITLE
 from DmpWorkflow.core.overrides import from_mapping
 from DmpWorkflow.frontend.access import Right, database, own_jobs_only, owner, requires, sees
 from DmpWorkflow.frontend.api import schemas
@@ -18,8 +19,8 @@ from DmpWorkflow.frontend.parameters import parse, words
 from DmpWorkflow.utils.errors import DmpWorkflowError
 
 COPY = "-copy"
-# A pasted text is in the encoding of the page, whatever its first line says.
-ENCODING = re.compile(r"""^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(?:"[^"]*"|'[^']*')""")
+# A pasted text is in the encoding of the page, whatever its first line says. Bounded, since every part may be blanks.
+ENCODING = re.compile(r"""^(\s{0,99}<\?xml[^>]{0,99}?)\s{1,99}encoding\s{0,9}=\s{0,9}(?:"[^"]{0,40}"|'[^']{0,40}')""")
 EXAMPLE = """\
 <Jobs>
   <Job name="hello" type="User">
@@ -72,7 +73,7 @@ def _cloned(slug: str) -> dict[str, str]:
     job = jobs.by_slug(database(), slug)
     sees(job)
     definition = parse_jobs(job["body"].encode())[0][0]
-    title = definition.name[: LONGEST_TITLE - len(COPY)] + COPY
+    title = definition.name.encode()[: LONGEST_TITLE - len(COPY)].decode(errors="ignore") + COPY
     parents = listing.job_summary(database(), job)["parents"]
     return {
         "xml": readable_xml(replace(definition, name=title, priority=job["priority"])),
