@@ -1,5 +1,6 @@
 """Backups: of one moment while work goes on, whole or refused; and what a restore means for attempts since then."""
 
+import gzip
 import itertools
 import json
 import stat
@@ -234,9 +235,12 @@ def test_attempts_of_old_clients_also_go_on_above_the_floor(database: Database) 
 def damaged(whole: bytes, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
+    head = len(archive.MAGIC)
+    altered = gzip.decompress(whole[head:]).replace(b"AwaitingBatch", b"awaitingBatch")
     for name, content in {
         "empty": b"", "text": b"no backup at all\n", "head": whole[:60], "cut": whole[: len(whole) // 2],
-        "almost": whole[:-1], "flipped": bytes(flipped), "longer": whole + b"x", "twice": whole + whole[21:],
+        "almost": whole[:-1], "flipped": bytes(flipped), "longer": whole + b"x", "twice": whole + whole[head:],
+        "altered": whole[:head] + gzip.compress(altered),
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content)
         yield name, tmp_path / name

@@ -70,19 +70,23 @@ def restore(database: Database, path: Path, replace: str | None = None) -> Resto
     An interrupted restore leaves a mark that servers refuse, and is repeated as a whole.
     """
     contents = check(database, path, replace)
-    begun = {"$set": {"value": str(path)}}
-    database.settings.update_one({"_id": schema.RESTORING_ID}, begun, upsert=True)
+    _mark(database, path, "begun")
     _empty(database)
     _fill(database, path)
+    _mark(database, path, "filled")  # this write waits for a majority, and so for all those before it
     _compare(database, contents)
     migrations.bring_up(database)
     database.make_indexes()
     counts = maintenance.compare_counts(database)
     floor = _fence(database, contents)
     database.settings.delete_one({"_id": SESSION_KEY_ID})  # who was logged out since then stays so
-    # With a majority, as all writes before it then are.
     database.settings.delete_one({"_id": schema.RESTORING_ID})
     return Restored(contents, counts, floor)
+
+
+def _mark(database: Database, path: Path, step: str) -> None:
+    value = {"file": str(path), "step": step}
+    database.settings.update_one({"_id": schema.RESTORING_ID}, {"$set": {"value": value}}, upsert=True)
 
 
 def _empty(database: Database) -> None:

@@ -51,5 +51,5 @@ def check_whole(database: "Database") -> None:
     begun: dict[str, Any] | None = database.settings.find_one({"_id": RESTORING_ID})
     if begun:
         raise ConfigurationError(
-            f"the database is half restored from {begun['value']}: run dampe-server restore again"
+            f"the database is half restored from {begun['value']['file']}: run dampe-server restore again"
         )
