@@ -29,6 +29,7 @@ def migrate(database: Database, progress: Progress = lambda _: None) -> list[int
     Raises Conflict while another process does so, ConfigurationError for a newer schema.
     """
     schema.check_whole(database)
+    schema.check_known(database)
     return bring_up(database, progress)
 
 

@@ -34,15 +34,21 @@ def set_version(database: "Database", number: int) -> None:
 def check(database: "Database") -> None:
     """Raise ConfigurationError unless this program can work on the database."""
     check_whole(database)
+    check_known(database)
     stored = version(database)
-    if stored > VERSION:
-        raise ConfigurationError(
-            f"the database has schema {stored}, and this program knows {VERSION}: upgrade the program"
-        )
     if stored < VERSION:
         raise ConfigurationError(
             f"the database has schema {stored}, and this program needs {VERSION}: back it up, then run "
             "dampe-server migrate"
+        )
+
+
+def check_known(database: "Database") -> None:
+    """Raise ConfigurationError if the schema is newer than this program."""
+    stored = version(database)
+    if stored > VERSION:
+        raise ConfigurationError(
+            f"the database has schema {stored}, and this program knows {VERSION}: upgrade the program"
         )
 
 
