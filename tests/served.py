@@ -57,11 +57,13 @@ class Served:
     site_token: str = ""
 
 
-def serve(mongod: EmbeddedMongod, folder: Path, auth: str = "required", *options: str) -> Iterator[Served]:
-    """Start gunicorn, with further options, on a database of its own; yields it, and stops it again."""
+def serve(
+    mongod: EmbeddedMongod, folder: Path, auth: str = "required", *options: str, name: str = ""
+) -> Iterator[Served]:
+    """Start gunicorn with these options, on a database of its own or of that name; yields it, and stops it again."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    name = f"served_{next(names)}"
+    name = name or f"served_{next(names)}"
     settings_path = folder / "server.cfg"
     settings_path.write_text(CONFIGURATION.format(url=url, uri=mongod.uri, name=name, auth=auth))
     database = Database(mongod.uri, name)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from DmpWorkflow.backend.local import LocalBackend
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
-from DmpWorkflow.core.database import credentials
+from DmpWorkflow.core.database import credentials, migrations
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
@@ -168,6 +168,7 @@ def _prepare(data: Path, uri: str, url: str) -> Addresses:
     """Return the addresses, with the tokens of an earlier start if there was one."""
     database = Database(uri, DATABASE)
     try:
+        migrations.migrate(database)
         database.prepare()
         stored = data / "quickstart.json"
         if stored.exists():

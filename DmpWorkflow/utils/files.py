@@ -13,10 +13,17 @@ def write_private(target: Path, content: bytes) -> None:
 
     It survives a crash of the machine, which costs two waits for the disk.
     """
+    with private_file(target) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def private_file(target: Path) -> Iterator[BinaryIO]:
+    """Give a stream to write a private file to, which gets its place once all is written; else nothing is left."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(name, target)

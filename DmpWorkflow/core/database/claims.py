@@ -9,7 +9,7 @@ from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import children, clock
+from DmpWorkflow.core.database import attempt_numbers, children, clock
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict
@@ -123,29 +123,29 @@ def _repeated(database: Database, request: ClaimRequest) -> Document:
 
 def _take(database: Database, request: ClaimRequest, expires: datetime, candidates: list[Document]) -> None:
     """Take those candidates that nobody has taken: one compare-and-set over the batch."""
-    if not candidates:
-        return
+    floor = attempt_numbers.floor(database) if candidates else 0
+    low = [group for group in candidates if group["attempt"] < floor]
+    if low:  # not claimed since the database was restored
+        _take_groups(database, request, expires, low, {"$set": {"attempt": floor + 1}})
+    if len(low) < len(candidates):
+        others = [group for group in candidates if group["attempt"] >= floor]
+        _take_groups(database, request, expires, others, {"$inc": {"attempt": 1}})
+
+
+def _take_groups(
+    database: Database, request: ClaimRequest, expires: datetime, candidates: list[Document], counted: Document
+) -> None:
     groups = [{"_id": {"$in": group["ids"]}, "attempt": group["attempt"]} for group in candidates]
+    taken = {
+        "claimable": False,
+        "handed_out": True,
+        "claim": {"request": request.request_id, "agent": request.agent, "expires": expires},
+        "last_update": clock.now(),
+    }
+    forgotten = dict.fromkeys(("sequence", "runner", "lost", "batchId", "hostname", "quiet", "stalled_since"), "")
     database.instances.update_many(
         {"$or": groups, "claimable": True},
-        {
-            "$set": {
-                "claimable": False,
-                "handed_out": True,
-                "claim": {"request": request.request_id, "agent": request.agent, "expires": expires},
-                "last_update": clock.now(),
-            },
-            "$inc": {"attempt": 1},
-            "$unset": {
-                "sequence": "",
-                "runner": "",
-                "lost": "",
-                "batchId": "",
-                "hostname": "",
-                "quiet": "",
-                "stalled_since": "",
-            },
-        },
+        counted | {"$set": taken | counted.get("$set", {}), "$unset": forgotten},
     )
 
 

@@ -5,9 +5,11 @@ from typing import Any, TypeVar
 
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from DmpWorkflow.core.database import schema
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.utils.errors import ConfigurationError
 
@@ -48,13 +50,27 @@ class Database:
         self.files = database.get_collection("data_file")
         self.audit = database.get_collection("audit")  # only audit.py writes it, and nobody changes it
 
+    @property
+    def name(self) -> str:
+        return self._database.name
+
+    def collection(self, name: str) -> "Collection[Document]":
+        """Return a collection by its name, for what works on all of them."""
+        return self._database.get_collection(name)
+
     def prepare(self) -> None:
-        """Make the indexes; raises ConfigurationError for a server that has no transactions."""
+        """Make the indexes; raises ConfigurationError for a server without transactions, or an unfit schema."""
         if "setName" not in self.client.admin.command("hello"):
             raise ConfigurationError(
                 "this MongoDB is not a replica set, which transactions need: start mongod with --replSet and run "
                 "rs.initiate() once (one member is enough)"
             )
+        schema.check(self)
+        self.make_indexes()
+        schema.note_version(self)
+
+    def make_indexes(self) -> None:
+        """Make the indexes, whatever the schema."""
         for document in DOCUMENTS:
             collection = self._database.get_collection(document._meta["collection"])
             for spec in document._meta["index_specs"]:

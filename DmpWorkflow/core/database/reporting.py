@@ -11,7 +11,16 @@ from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.batch_id import same_batch_job
-from DmpWorkflow.core.database import activity, children, clock, counts, distributions, pausing, retrying
+from DmpWorkflow.core.database import (
+    activity,
+    attempt_numbers,
+    children,
+    clock,
+    counts,
+    distributions,
+    pausing,
+    retrying,
+)
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.killing import KILLED_BY_USER
 from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
@@ -268,7 +277,7 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if report.report.sequence is not None:
         changes["sequence"] = report.report.sequence
     if is_implicit_claim(_state(state), report.report):
-        changes |= {"attempt": state["attempt"] + 1, "handed_out": True}
+        changes |= {"attempt": attempt_numbers.following(database, state["attempt"]), "handed_out": True}
     changes |= {name: report.values[name] for name in _PLAIN if report.values.get(name) is not None}
     if report.report.runner:
         changes["runner"] = report.report.runner

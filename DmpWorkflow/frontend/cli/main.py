@@ -3,7 +3,17 @@
 import click
 
 import DmpWorkflow
-from DmpWorkflow.frontend.cli import audit, catalogue, instances, jobs, server, sites, statistics, submission
+from DmpWorkflow.frontend.cli import (
+    audit,
+    catalogue,
+    instances,
+    jobs,
+    keeping,
+    server,
+    sites,
+    statistics,
+    submission,
+)
 from DmpWorkflow.frontend.cli.common import EXIT_CODES
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -72,6 +82,9 @@ dampe_server = _group(
     server.init,
     server.check,
     server.maintain,
+    keeping.backup,
+    keeping.restore,
+    keeping.migrate,
     token,
     user,
 )
