@@ -6,11 +6,15 @@ It runs queued jobs one after the other in its slot, and ends when there are non
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from DmpWorkflow.backend.local_spool import Record, Spool, split_running
 
 BATCH_ID_VARIABLE = "DWF_LOCAL_ID"
+DISK_SECONDS = 1.0  # between two looks whether a full disk has room again
 
 
 def main(spool: Spool, slot: int) -> int:
@@ -30,7 +34,17 @@ def _record_vanished(spool: Spool, slot: int) -> None:
     for stem, record in list(spool.records("running")):
         batch_id, their_slot = split_running(stem)
         if their_slot == slot:
-            spool.finish(batch_id, slot, record)
+            _patiently(partial(spool.finish, batch_id, slot, record))
+
+
+def _patiently(write: Callable[[], None]) -> None:
+    """Write what must not be lost, as soon as the disk has room."""
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            print(f"local worker: {error}: trying again", file=sys.stderr)
+            time.sleep(DISK_SECONDS)
 
 
 def _run_next(spool: Spool, slot: int, lock: int) -> bool:
@@ -46,10 +60,11 @@ def _run(spool: Spool, slot: int, batch_id: str, record: Record, lock: int) -> N
     try:
         process = _start(batch_id, record, lock)
     except OSError as error:
-        spool.finish(batch_id, slot, record | {"error": str(error)})
+        failed = record | {"error": str(error)}
+        _patiently(partial(spool.finish, batch_id, slot, failed))
         return
-    spool.note(batch_id, slot, record | {"pid": process.pid})
-    spool.finish(batch_id, slot, record | {"returncode": process.wait()})
+    _patiently(partial(spool.note, batch_id, slot, record | {"pid": process.pid}))
+    _patiently(partial(spool.finish, batch_id, slot, record | {"returncode": process.wait()}))
 
 
 def _start(batch_id: str, record: Record, lock: int) -> "subprocess.Popen[bytes]":

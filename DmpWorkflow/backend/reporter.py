@@ -1,5 +1,6 @@
 """Tells the server how an attempt fares: at once if it listens, from the outbox later if it does not."""
 
+import contextlib
 import logging
 import random
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from DmpWorkflow.backend.outbox import Answer, Delivered, Delivery, Outbox, Report
+from DmpWorkflow.backend.outbox import SETTLED, Answer, Delivered, Delivery, Outbox, Report, is_sample
 from DmpWorkflow.backend.run_file import RunFile
 from DmpWorkflow.backend.watchdog import Usage
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+REGISTRATION = ("filename", "site", "action", "filetype")
 REJECTIONS = frozenset({400, 404, 413, 422})  # the same report would get the same answer for ever
 DENIALS = frozenset({401, 403})
 
@@ -58,31 +60,30 @@ class Sender:
     def __call__(self, report: Report) -> Answer:
         """Send one report and return the server's answer; LATER if there is none."""
         try:
+            if "filename" in report:
+                return self._register(report)
             reply = self._post("/jobstatus/", json={"args": dict(report)})
         except OSError as error:  # every error of requests is one, also an unreadable ca_file
             logger.warning("the server does not answer: %s", error)
             return Answer.LATER
-        answer = _answer(reply)
-        if answer is not Answer.ACCEPTED:
-            logger.warning("%s by the server: %s %.500s", answer.value, reply.status_code, reply.text)
-        return answer
+        return _noted(_answer(reply), reply)
 
-    def register(self, site: str, files: list[str], file_type: str = "") -> None:
-        """Enter files of a type into the catalogue; a failure is logged, since the files are where they should be."""
-        form = {"filename": ",".join(files), "site": site, "action": "register"}
-        form |= {"filetype": file_type} if file_type else {}
-        try:
-            reply = self._post("/datacat/", data=form)
-        except OSError as error:
-            logger.error("files are not registered: %s", error)
-            return
-        if _answer(reply) is not Answer.ACCEPTED:
-            logger.error("files are not registered: %s %.500s", reply.status_code, reply.text)
+    def _register(self, report: Report) -> Answer:
+        """Enter files into the catalogue; a refusal stops no payload, since the files are where they should be."""
+        reply = self._post("/datacat/", data={name: report[name] for name in REGISTRATION if report.get(name)})
+        answer = _answer(reply)
+        return _noted(Answer.REJECTED if answer is Answer.REFUSED else answer, reply)
 
     def _post(self, route: str, **content: Any) -> "requests.Response":
         timeout = (CONNECT_SECONDS, READ_SECONDS)
         # a redirect is never followed: it would carry report and token to whom it names
         return self._session.post(self._url + route, timeout=timeout, allow_redirects=False, **content)
+
+
+def _noted(answer: Answer, reply: "requests.Response") -> Answer:
+    if answer is not Answer.ACCEPTED:
+        logger.warning("%s by the server: %s %.500s", answer.value, reply.status_code, reply.text)
+    return answer
 
 
 def _bearer(token: str) -> "Callable[[requests.PreparedRequest], requests.PreparedRequest]":
@@ -130,6 +131,7 @@ class Reporter:
         self._run = run
         self._send = send
         self._box = Outbox.of_attempt(root, run.job_id, run.instance_id, run.attempt, delivery_of(run))
+        self._unkept: list[Report] = []  # for which the disk had no room
         self._runner = uuid.uuid4().hex
         self._sequence = 0
         self._numbering, self._delivering = threading.Lock(), threading.Lock()
@@ -153,22 +155,53 @@ class Reporter:
 
     def keep(self, status: MajorStatus, minor_status: str | None, **values: object) -> None:
         """Write a report down, to be delivered in its turn; without a disk to keep it, it is sent at once."""
-        report = self._report(status, minor_status, values)
+        self._keep(self._report(status, minor_status, values))
+
+    def keep_files(self, names: list[str], file_type: str) -> None:
+        """Write down that these files are to be entered into the catalogue, as ``keep`` does."""
+        files = {
+            "filename": ",".join(names),
+            "site": self._run.site.name,
+            "action": "register",
+            "filetype": file_type,
+        }
+        self._keep(self._numbered() | files)
+
+    def _keep(self, report: Report) -> None:
         try:
             self._box.keep(report)
         except OSError as error:
             logger.error("cannot keep a report: %s", error)
             with self._delivering:
-                self._send(report)
+                self._unkept.append(report)
+                self._send_unkept()
+
+    def _send_unkept(self) -> bool:
+        """Send what no disk keeps, as far as the server takes it; say whether the last one was refused."""
+        answer = Answer.ACCEPTED
+        while self._unkept and (answer := self._send(self._unkept[0])) in SETTLED:
+            self._unkept.pop(0)
+        self._unkept = [report for report in self._unkept if not is_sample(report)]  # memory has bounds as well
+        return answer is Answer.REFUSED
+
+    def _keep_unkept(self) -> None:
+        """Write down what the disk has room for by now, so that the agent can deliver it."""
+        with contextlib.suppress(OSError):
+            while self._unkept:
+                self._box.keep(self._unkept[0])
+                self._unkept.pop(0)
 
     def deliver(self) -> Delivered:
         """Send what is kept, as far as the server takes it."""
         with self._delivering:
+            self._keep_unkept()
             try:
-                return self._box.deliver(self._send)
+                done = self._box.deliver(self._send)
             except OSError as error:
                 logger.error("cannot deliver kept reports: %s", error)
-                return Delivered(left=1)
+                done = Delivered(left=1)
+            refused = self._send_unkept() or done.refused
+            return Delivered(done.sent, done.left + len(self._unkept), refused)
 
     def report(self, status: MajorStatus, minor_status: str, **values: object) -> None:
         """Keep a report and try to deliver it; raises AttemptRefused if the server wants the attempt to stop."""
@@ -190,19 +223,20 @@ class Reporter:
         self._box.discard()
 
     def _report(self, status: MajorStatus, minor_status: str | None, values: dict[str, object]) -> dict[str, object]:
-        with self._numbering:
-            self._sequence += 1
-            number = self._sequence
-        report: dict[str, object] = {
+        report = self._numbered() | {
             "t_id": self._run.job_id,
             "inst_id": self._run.instance_id,
             "major_status": str(status),
             "minor_status": minor_status,
             "attempt": self._run.attempt,
-            "sequence": number,
-            "runner": self._runner,
         }
         return report | {name: value for name, value in values.items() if value is not None}
+
+    def _numbered(self) -> dict[str, object]:
+        """Return the beginning of the next report."""
+        with self._numbering:
+            self._sequence += 1
+            return {"sequence": self._sequence, "runner": self._runner}
 
 
 def _jitter(pause: float) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from bson import ObjectId
 
 from DmpWorkflow.core.database import counts
+from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.utils.errors import Unavailable
 from tests.faults import ledger
@@ -65,6 +66,7 @@ def run(seed: int, seconds: float, folder: Path, say: Callable[[str], None] = pr
         problems = [] if people.wait(PEACE_SECONDS) else ["people still try to submit"]
         _wait_for_the_end(installation, people)
         evidence = gather(installation, people, injector)
+        (folder / "outputs").write_text("".join(f"== {name}\n{text}\n" for name, text in evidence.outputs.items()))
         violations = check(evidence) + [Violation(8, problem) for problem in [*people.problems, *problems]]
         return _result(seed, injector, people, evidence, violations, installation, time.monotonic() - over)
 
@@ -104,10 +106,7 @@ def gather(installation: Installation, people: People, injector: Injector) -> Ev
         ledger=ledger.read(installation.ledger),
         instances=instances,
         counted={str(job): _words(found) for job, found in counts.of_jobs(database, jobs).items()},
-        fresh={
-            str(job): _words(database.transaction(lambda session, job=job: counts.afresh(database, job, session)))
-            for job in jobs
-        },  # type: ignore[misc]
+        fresh={str(job): _words(_afresh(database, job)) for job in jobs},
         catalogue=frozenset((file["site"], file["filename"]) for file in database.files.find({})),
         taken={agent.name: frozenset(agent.taken()) for agent in installation.agents},
         kept=[str(path) for agent in installation.agents for path in agent.kept()],
@@ -122,6 +121,10 @@ def gather(installation: Installation, people: People, injector: Injector) -> Ev
 
 def _key(found: dict[str, Any]) -> Instance:
     return str(found["job"]), found["instanceId"]
+
+
+def _afresh(database: Database, job: ObjectId) -> counts.Counts:
+    return database.transaction(lambda session: counts.afresh(database, job, session))
 
 
 def _words(found: counts.Counts) -> dict[str, int]:

@@ -118,7 +118,7 @@ def no_report_lost(evidence: Evidence) -> Iterator[str]:
 
 def _disagreement(evidence: Evidence, attempt: Attempt, code: int | None, instance: Mapping[str, Any]) -> str:
     status, minor = instance["status"], instance.get("minor_status") or ""
-    stands = f"is {status} ({minor})"
+    stands = f"is {status} ({minor}: {_last_words(instance)})"
     if status == MajorStatus.DONE:
         return (
             "" if code == 0 else f"{stands}, and the ledger has {'no end' if code is None else f'exit code {code}'}"
@@ -131,6 +131,10 @@ def _disagreement(evidence: Evidence, attempt: Attempt, code: int | None, instan
         return ""
     told = (MajorStatus.FAILED, f"ApplicationExitCode{code}")
     return "" if code and (status, minor) == told else f"ended with exit code {code}, and {stands}"
+
+
+def _last_words(instance: Mapping[str, Any]) -> str:
+    return " / ".join((instance.get("log") or "").splitlines()[-4:])
 
 
 def exact_numbers(evidence: Evidence) -> Iterator[str]:

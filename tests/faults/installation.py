@@ -36,7 +36,7 @@ PEOPLE = "people"
 AGENTS = (("north", "a"), ("north", "b"), ("south", "a"), ("east", "a"))  # two compete for the work of one site
 SMALL = "south"  # the site whose disk is small
 SMALL_MB = 24
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+MOVED_CLOCK = Path(__file__).with_name("moved_clock")
 SERVER = """\
 [global]
 installation = server
@@ -72,7 +72,7 @@ interval = 3
 
 def moved_clock(seconds: int) -> dict[str, str]:
     """Return the environment of a process, and of what it starts, whose clock is wrong; only the wall clock moves."""
-    return {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{seconds:+d}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {"PYTHONPATH": str(MOVED_CLOCK), "DWF_MOVED_CLOCK": str(seconds)}
 
 
 @dataclass(frozen=True)
