@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from bson import ObjectId
@@ -54,6 +55,17 @@ def test_the_next_request_completes_what_a_crash_left(database: Database, monkey
     assert creation.create_instances(database, job, 1) == range(11, 12)
     assert stored_numbers(database, job) == list(range(1, 12))
     assert database.instances.count_documents({"body": '{"MetaData": []}'}) == 10
+
+
+def test_a_repeated_request_completes_what_a_crash_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    with monkeypatch.context() as patched, pytest.raises(PyMongoError, match="crash"):
+        patched.setattr(counts, "change", Mock(side_effect=PyMongoError("crash")))
+        creation.create_instances(database, job, 5, first=1)
+    assert stored_numbers(database, job) == []
+    with pytest.raises(Conflict, match="not the next"):
+        creation.create_instances(database, job, 5, first=1)
+    assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
 
 
 def test_a_first_number_must_be_the_next_one(database: Database) -> None:

@@ -4,6 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,26 @@ class Result:
         return sum(violation.promise in (3, 4, 6) for violation in self.violations)
 
 
+def table(result: Result) -> list[str]:
+    """Return the figures as lines for people."""
+    figures = {
+        "instances": result.instances,
+        "attempts": result.attempts,
+        "payloads started": result.starts,
+        "calls of people that failed plainly and were repeated": result.repeated,
+        "replies lost after the server had acted": result.replies_lost,
+        "faults injected": sum(result.faults.values()),
+        **{f"- {kind}": number for kind, number in sorted(result.faults.items())},
+        "lost": result.lost,
+        "doubled": result.doubled,
+        "promises broken": len(result.violations),
+    }
+    lines = [f"{name:<55}{number:>6}" for name, number in figures.items()]
+    ends = [f"  {number:>6} {status}" for status, number in sorted(result.statuses.items())]
+    broken = [f"promise {violation.promise}: {violation.text}" for violation in result.violations]
+    return [f"seed {result.seed}; peace came after {result.seconds_to_peace:.0f} s", *lines, "ends:", *ends, *broken]
+
+
 def run(seed: int, seconds: float, folder: Path, say: Callable[[str], None] = print) -> Result:
     """Run the campaign of this seed with all files in ``folder``."""
     say(f"faults: seed {seed}, {seconds:.0f} s, files in {folder}")
@@ -76,22 +97,26 @@ def _wait_for_the_end(installation: Installation, people: People) -> None:
     deadline = time.monotonic() + PEACE_SECONDS
     while time.monotonic() < deadline:
         _start_parents_anew(installation, people)
-        if not installation.database.instances.count_documents({"status": {"$nin": sorted(FINAL)}}):
-            if not any(agent.wrappers() or agent.kept() for agent in installation.agents):
-                return
+        if _is_over(installation):
+            return
         time.sleep(LOOK_SECONDS)
+
+
+def _is_over(installation: Installation) -> bool:
+    if installation.database.instances.count_documents({"status": {"$nin": sorted(FINAL)}}):
+        return False
+    return not any(agent.wrappers() or agent.kept() for agent in installation.agents)
 
 
 def _start_parents_anew(installation: Installation, people: People) -> None:
     for job, known in people.confirmed.items():
-        if known.kind is not Kind.PARENT:
+        bad = {"job": ObjectId(job), "status": {"$in": [str(MajorStatus.FAILED), str(MajorStatus.TERMINATED)]}}
+        if known.kind is not Kind.PARENT or not (
+            found := installation.database.instances.distinct("instanceId", bad)
+        ):
             continue
-        failed = {"job": ObjectId(job), "status": {"$in": [MajorStatus.FAILED, MajorStatus.TERMINATED]}}
-        if installation.database.instances.find_one(failed, {"_id": 1}):
-            try:
-                installation.people.roll_back(job)
-            except Unavailable:
-                return
+        with suppress(Unavailable):  # then the next look will do
+            installation.people.roll_back(job, instances=found)
 
 
 def gather(installation: Installation, people: People, injector: Injector) -> Evidence:

@@ -182,7 +182,8 @@ def bounded_growth(evidence: Evidence) -> Iterator[str]:
     for (job, number), instance in evidence.instances.items():
         for name, limit in limits.items():
             if len(instance.get(name) or ()) > limit:
-                yield f"{name} of {_named(evidence, (job, number, instance['attempt']))} has {len(instance[name])} entries"
+                named = _named(evidence, (job, number, instance["attempt"]))
+                yield f"{named} has {len(instance[name])} of {name}"
 
 
 def plain_errors(evidence: Evidence) -> Iterator[str]:

@@ -12,7 +12,7 @@ import psutil
 
 from DmpWorkflow.utils.errors import DmpWorkflowError
 from tests.faults.checker import Instance
-from tests.faults.installation import PEOPLE, SMALL, Agent, Installation, Wrapper, moved_clock
+from tests.faults.installation import PEOPLE, SMALL, Installation, Wrapper, moved_clock
 from tests.faults.ledger import Attempt
 from tests.faults.parts import Part
 from tests.faults.plan import Fault, Kind

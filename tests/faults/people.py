@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, Unavailable
@@ -63,10 +64,8 @@ class People:
         self.confirmed[made["jobID"]] = Acknowledged(job.title, job.kind, job.site, job.number, parent, tuple(files))
 
     def _fill(self, job: PlannedJob) -> None:
-        try:
+        with suppress(Conflict):  # an earlier try came through, and only its reply was lost
             self._client.add_instances(job.title, "User", job.number, site=job.site, first=1)
-        except Conflict:
-            pass  # an earlier try came through, and only its reply was lost
 
     def _insist(self, call: Callable[[], Any]) -> Any:
         """Repeat a call until it is confirmed; it must be one that may be repeated."""

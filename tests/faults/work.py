@@ -9,7 +9,7 @@ from tests.faults import ledger
 
 SITES = ("north", "south", "east")
 WAVE_SECONDS = 20.0
-FILE_TYPE = "text"
+OUTPUTS = '<OutputFiles><File source="out.dat" target="{target}" file_type="text"/></OutputFiles>'
 
 
 class Kind(StrEnum):
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 NAPS = {Kind.PARENT: 2, Kind.CHILD: 2, Kind.PLAIN: 4, Kind.FAILING: 2, Kind.GREEDY: 1}  # seconds, at most
 CODES = {Kind.FAILING: 3}
-GREED = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); sleep 100"
+GREED = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); sleep 100 || exit 7"
 NUMBERS = {Kind.PARENT: 4, Kind.CHILD: 4, Kind.PLAIN: 4, Kind.FAILING: 1, Kind.GREEDY: 1}
 MAY_USE_MB = 40  # of a greedy payload
 
@@ -50,8 +50,10 @@ class PlannedJob:
         """Return the definition, with payloads that sign ``book`` and leave their files in ``store``."""
         outputs = body = variables = ""
         if self.kind is Kind.PARENT:
-            file = f'<File source="out.dat" target="{store}/{self.title}/${{DWF_SIXDIGIT}}.dat" file_type="{FILE_TYPE}"/>'
-            outputs, body = f"<OutputFiles>{file}</OutputFiles>", "echo $DWF_SIXDIGIT > out.dat"
+            outputs, body = (
+                OUTPUTS.format(target=f"{store}/{self.title}/$DWF_SIXDIGIT.dat"),
+                "echo $DWF_SIXDIGIT > out.dat",
+            )
         elif self.kind is Kind.CHILD:
             body = '[ "$(cat $DWF_SIXDIGIT.dat)" = "$DWF_SIXDIGIT" ] || exit 9'
         elif self.kind is Kind.GREEDY:

@@ -29,7 +29,11 @@ def create_instances(
     """
     if not 0 <= number <= MOST_AT_ONCE:
         raise InvalidInput(f"n_instances is {number}: expected 0 to {MOST_AT_ONCE}")
-    numbers = _allot(database, job, number, body, first) if number else range(0)
+    try:
+        numbers = _allot(database, job, number, body, first) if number else range(0)
+    except Conflict:
+        complete_creations(database, job)  # who repeats a request that a crash broke off finds them all
+        raise
     complete_creations(database, job)
     return numbers
 
