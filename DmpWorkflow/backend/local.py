@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 
 import psutil
 
-from DmpWorkflow.backend.interface import AttemptKey, Backend, BatchJob, Ending, Submission, Submitted
+from DmpWorkflow.backend.interface import NOT_STARTED, AttemptKey, Backend, BatchJob, Ending, Submission, Submitted
 from DmpWorkflow.backend.local_spool import Record, Spool, key_of, split_running
 from DmpWorkflow.backend.local_worker import BATCH_ID_VARIABLE
 from DmpWorkflow.config.settings import Settings
@@ -140,6 +140,8 @@ class LocalBackend(Backend):
 
 
 def _ending(record: Record) -> Ending:
+    if "error" in record:
+        return Ending(key_of(record), minor_status=NOT_STARTED, detail=record["error"])
     code: int | None = record.get("returncode")
     number = -code if code is not None and code < 0 else None
     minor = "KilledByBatch" if number or record.get("cancelled") else ""

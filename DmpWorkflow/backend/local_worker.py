@@ -6,6 +6,9 @@ It runs queued jobs one after the other in its slot, and ends when there are non
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from DmpWorkflow.backend.local_spool import Record, Spool, split_running
@@ -13,6 +16,7 @@ from DmpWorkflow.backend.process_tree import ProcessTree, become_subreaper
 
 BATCH_ID_VARIABLE = "DWF_LOCAL_ID"
 STOP_SECONDS = 10.0  # between TERM and KILL, for what a runner left that was killed
+DISK_SECONDS = 1.0  # between two looks whether a full disk has room again
 
 
 def main(spool: Spool, slot: int) -> int:
@@ -33,7 +37,17 @@ def _record_vanished(spool: Spool, slot: int) -> None:
     for stem, record in list(spool.records("running")):
         batch_id, their_slot = split_running(stem)
         if their_slot == slot:
-            spool.finish(batch_id, slot, record)
+            _patiently(partial(spool.finish, batch_id, slot, record))
+
+
+def _patiently(write: Callable[[], None]) -> None:
+    """Write what must not be lost, as soon as the disk has room."""
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            print(f"local worker: {error}: trying again", file=sys.stderr)
+            time.sleep(DISK_SECONDS)
 
 
 def _run_next(spool: Spool, slot: int, lock: int) -> bool:
@@ -50,12 +64,13 @@ def _run(spool: Spool, slot: int, batch_id: str, record: Record, lock: int) -> N
     try:
         process = _start(batch_id, record, lock)
     except OSError as error:
-        spool.finish(batch_id, slot, record | {"error": str(error)})
+        failed = record | {"error": str(error)}
+        _patiently(partial(spool.finish, batch_id, slot, failed))
         return
-    spool.note(batch_id, slot, record | {"pid": process.pid})
+    _patiently(partial(spool.note, batch_id, slot, record | {"pid": process.pid}))
     code = process.wait()
     tree.stop(STOP_SECONDS)
-    spool.finish(batch_id, slot, record | {"returncode": code})
+    _patiently(partial(spool.finish, batch_id, slot, record | {"returncode": code}))
 
 
 def _start(batch_id: str, record: Record, lock: int) -> "subprocess.Popen[bytes]":

@@ -1,5 +1,7 @@
 """Reports that wait on disk until the server has answered them: one folder per attempt, one file per report.
 
+A report tells a status, or (with ``filename``) files to enter into the catalogue.
+
 The runner delivers its own folder, and the agent delivers those whose runner is gone; ``delivery.json`` tells the
 latter how. A lock sees to it that only one of them delivers a folder at a time.
 """
@@ -41,6 +43,11 @@ SETTLED = frozenset({Answer.ACCEPTED, Answer.REFUSED, Answer.REJECTED})
 Send = Callable[[Report], Answer]
 
 
+def is_sample(report: Report) -> bool:
+    """Say whether a report is only a sign of life, which may be left out."""
+    return report.get("major_status") == "Running" and report.get("minor_status") is None
+
+
 @dataclass(frozen=True)
 class Delivery:
     """How to reach the server in the name of an attempt."""
@@ -68,9 +75,12 @@ class Outbox:
 
     @classmethod
     def of_attempt(cls, root: Path, job_id: str, instance: int, attempt: int, delivery: Delivery) -> "Outbox":
-        """Return the outbox of an attempt, and make its folder if it has none."""
+        """Return the outbox of an attempt, and make its folder if it has none and the disk has room."""
         box = cls(root / f"{job_id}-{instance}-{attempt}", delivery)
-        box._prepare()
+        try:
+            box._prepare()
+        except OSError as error:
+            logger.error("cannot make an outbox: %s", error)  # who runs can still tell the server itself
         return box
 
     def _prepare(self) -> None:
@@ -83,8 +93,7 @@ class Outbox:
 
         The runner is part of the file's name: a second runner of the attempt must not overwrite what the first left.
         """
-        is_sample = report["major_status"] == "Running" and report.get("minor_status") is None
-        ending = SAMPLE if is_sample else ".json"
+        ending = SAMPLE if is_sample(report) else ".json"
         path = self.folder / f"{report['sequence']:08d}-{report['runner']}{ending}"
         content = json.dumps(dict(report)).encode()
         self._prepare()
@@ -93,7 +102,7 @@ class Outbox:
         except FileNotFoundError:  # the agent discarded the empty folder at this very moment
             self._prepare()
             write_private(path, content)
-        if is_sample:
+        if is_sample(report):
             self._thin_out()
 
     def _thin_out(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, Report
+from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, Report, is_sample
 from DmpWorkflow.backend.run_file import RunFile
 from DmpWorkflow.backend.watchdog import Usage
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+REGISTRATION = ("filename", "site", "action", "filetype")
 REJECTIONS = frozenset({400, 404, 413, 422})  # the same report would get the same answer for ever
 DENIALS = frozenset({401, 403})
 
@@ -58,26 +59,19 @@ class Sender:
     def __call__(self, report: Report) -> Answer:
         """Send one report and return the server's answer; LATER if there is none."""
         try:
+            if "filename" in report:
+                return self._register(report)
             reply = self._post("/jobstatus/", json={"args": dict(report)})
         except OSError as error:  # every error of requests is one, also an unreadable ca_file
             logger.warning("the server does not answer: %s", error)
             return Answer.LATER
-        answer = _answer(reply)
-        if answer is not Answer.ACCEPTED:
-            logger.warning("%s by the server: %s %.500s", answer.value, reply.status_code, reply.text)
-        return answer
+        return _noted(_answer(reply), reply)
 
-    def register(self, site: str, files: list[str], file_type: str = "") -> None:
-        """Enter files of a type into the catalogue; a failure is logged, since the files are where they should be."""
-        form = {"filename": ",".join(files), "site": site, "action": "register"}
-        form |= {"filetype": file_type} if file_type else {}
-        try:
-            reply = self._post("/datacat/", data=form)
-        except OSError as error:
-            logger.error("files are not registered: %s", error)
-            return
-        if _answer(reply) is not Answer.ACCEPTED:
-            logger.error("files are not registered: %s %.500s", reply.status_code, reply.text)
+    def _register(self, report: Report) -> Answer:
+        """Enter files into the catalogue; a refusal stops no payload, since the files are where they should be."""
+        reply = self._post("/datacat/", data={name: report[name] for name in REGISTRATION if report.get(name)})
+        answer = _answer(reply)
+        return _noted(Answer.REJECTED if answer is Answer.REFUSED else answer, reply)
 
     def _post(self, route: str, **content: Any) -> "requests.Response":
         timeout = (CONNECT_SECONDS, READ_SECONDS)
@@ -85,6 +79,12 @@ class Sender:
         return self._session.post(
             self._url + route, timeout=timeout, allow_redirects=False, verify=self._trust, **content
         )
+
+
+def _noted(answer: Answer, reply: "requests.Response") -> Answer:
+    if answer is not Answer.ACCEPTED:
+        logger.warning("%s by the server: %s %.500s", answer.value, reply.status_code, reply.text)
+    return answer
 
 
 def _bearer(token: str) -> "Callable[[requests.PreparedRequest], requests.PreparedRequest]":
@@ -156,9 +156,21 @@ class Reporter:
 
     def keep(self, status: MajorStatus, minor_status: str | None, **values: object) -> None:
         """Write a report down, to be delivered in its turn; while the disk takes none, it is remembered instead."""
-        report = self._report(status, minor_status, values)
+        self._keep(self._report(status, minor_status, values))
+
+    def keep_files(self, names: list[str], file_type: str) -> None:
+        """Write down that these files are to be entered into the catalogue, as ``keep`` does."""
+        files = {
+            "filename": ",".join(names),
+            "site": self._run.site.name,
+            "action": "register",
+            "filetype": file_type,
+        }
+        self._keep(self._numbered() | files)
+
+    def _keep(self, report: Report) -> None:
         with self._keeping:
-            if minor_status is not None or len(self._unkept) < SAMPLE_LIMIT:
+            if not is_sample(report) or len(self._unkept) < SAMPLE_LIMIT:  # memory has bounds as well
                 self._unkept.append(report)
         self._write_down()
 
@@ -213,19 +225,20 @@ class Reporter:
         self._box.discard()
 
     def _report(self, status: MajorStatus, minor_status: str | None, values: dict[str, object]) -> dict[str, object]:
-        with self._numbering:
-            self._sequence += 1
-            number = self._sequence
-        report: dict[str, object] = {
+        report = self._numbered() | {
             "t_id": self._run.job_id,
             "inst_id": self._run.instance_id,
             "major_status": str(status),
             "minor_status": minor_status,
             "attempt": self._run.attempt,
-            "sequence": number,
-            "runner": self._runner,
         }
         return report | {name: value for name, value in values.items() if value is not None}
+
+    def _numbered(self) -> dict[str, object]:
+        """Return the beginning of the next report."""
+        with self._numbering:
+            self._sequence += 1
+            return {"sequence": self._sequence, "runner": self._runner}
 
 
 def _jitter(pause: float) -> float:

@@ -147,7 +147,7 @@ class Runner:
     """One attempt, from its first to its last report."""
 
     def __init__(self, run: RunFile, sender: Sender) -> None:
-        self._run, self._sender = run, sender
+        self._run = run
         self._signals, self._output = Signals(), Output()
         self._reporter = Reporter(run, sender)
         self._tree = ProcessTree()
@@ -201,7 +201,7 @@ class Runner:
         types = [file.file_type for file in self._run.output_files]
         for file_type in dict.fromkeys(types):
             named = [target for target, its_type in zip(targets, types, strict=True) if its_type == file_type]
-            self._sender.register(self._run.site.name, named, file_type)
+            self._reporter.keep_files(named, file_type)
 
     def _stage(
         self, minor_status: str, files: tuple[FileToStage, ...], folder: Path, environment: dict[str, str]

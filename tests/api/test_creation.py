@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from bson import ObjectId
@@ -56,6 +57,17 @@ def test_the_next_request_completes_what_a_crash_left(database: Database, monkey
     assert creation.create_instances(database, job, 1) == range(11, 12)
     assert stored_numbers(database, job) == list(range(1, 12))
     assert database.instances.count_documents({"body": '{"MetaData": []}'}) == 10
+
+
+def test_a_repeated_request_completes_what_a_crash_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    with monkeypatch.context() as patched, pytest.raises(PyMongoError, match="crash"):
+        patched.setattr(counts, "change", Mock(side_effect=PyMongoError("crash")))
+        creation.create_instances(database, job, 5, first=1)
+    assert stored_numbers(database, job) == []
+    with pytest.raises(Conflict, match="not the next"):
+        creation.create_instances(database, job, 5, first=1)
+    assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
 
 
 def test_a_first_number_must_be_the_next_one(database: Database) -> None:
@@ -126,7 +138,9 @@ def test_a_key_is_good_for_one_request(database: Database) -> None:
     assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
 
 
-def test_a_repeated_request_completes_what_a_crash_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_with_a_key_completes_what_a_crash_left(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(creation, "CHUNK", 4)
     job = jobs.submit(database, JOB)["_id"]
     request = CreationRequest("submit anna", "key", "digest")

@@ -251,7 +251,7 @@ def test_a_redirect_is_not_followed_and_takes_no_token_along(thief: tuple[str, R
                     call()
         with Sender(Delivery(url, TOKEN)) as send:
             assert send({"t_id": "x"}) is Answer.LATER
-            send.register("x", ["/f"])
+            assert send({"filename": "/f", "site": "x", "action": "register"}) is Answer.LATER
     assert [seen["authorization"] for seen in redirecting.seen] == [f"Bearer {TOKEN}"] * 5
     assert stolen.seen == []
 

@@ -42,7 +42,11 @@ def create_instances(
         numbers = allot(database, job, number, body, first, session)
         return {"first": numbers.start, "end": numbers.stop}
 
-    made = create_once(database, request, create)
+    try:
+        made = create_once(database, request, create)
+    except Conflict:
+        complete_creations(database, job)  # who repeats a request that a crash broke off finds them all
+        raise
     complete_creations(database, job)
     return range(made["first"], made["end"])
 
