@@ -1,4 +1,4 @@
-"""Injects faults of every kind into an installation and prints what they came to; exit code 1 for a broken promise."""
+"""Injects faults of every kind into an installation, says what they came to; exit code 1 for a broken promise."""
 
 import argparse
 import secrets

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from bson import ObjectId
 from bson.errors import InvalidId
 
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.utils.errors import InvalidInput
 
 NEWEST_FIRST = [("time", -1), ("_id", -1)]

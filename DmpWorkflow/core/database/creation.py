@@ -11,7 +11,7 @@ from pymongo.client_session import ClientSession
 from DmpWorkflow.core.database import audit, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation_requests import CreationRequest, create_once
-from DmpWorkflow.core.database.work import check_overrides
+from DmpWorkflow.core.database.resolution import check_overrides
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 

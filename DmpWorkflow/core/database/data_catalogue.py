@@ -16,8 +16,8 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import ExecutionTimeout
 
 from DmpWorkflow.core.database import audit, clock
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.names import check_path
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 

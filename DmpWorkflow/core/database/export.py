@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.instance_search import InstanceFilter
-from DmpWorkflow.core.database.work import iso
 
 # The names of the columns, and of the fields behind them.
 COLUMNS: Mapping[str, str] = {

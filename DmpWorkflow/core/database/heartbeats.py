@@ -8,8 +8,8 @@ from enum import StrEnum
 from bson import ObjectId
 
 from DmpWorkflow.core.database import clock, snapshots
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 
 NOTE_CONTACT_EVERY = timedelta(minutes=1)

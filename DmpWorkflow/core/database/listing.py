@@ -6,8 +6,8 @@ from typing import Any
 from bson import ObjectId
 
 from DmpWorkflow.core.database import counts, credentials, users
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import InvalidInput, NotFound
 

@@ -9,10 +9,10 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
 from DmpWorkflow.core.database import audit, checking, claims, cleaning, clock, counts, monitoring
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.counts import Counts
 from DmpWorkflow.core.database.reaper import Patience, reap
-from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.text import numbered
 

@@ -10,7 +10,7 @@ from pymongo.client_session import ClientSession
 from DmpWorkflow.core.database import audit, children, clock, counts, jobs, pausing
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import AWAITING
-from DmpWorkflow.core.database.work import check_overrides
+from DmpWorkflow.core.database.resolution import check_overrides
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.parts import in_parts
 

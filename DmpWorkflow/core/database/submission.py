@@ -13,7 +13,7 @@ from DmpWorkflow.core.database import audit, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE, allot, complete_creations
 from DmpWorkflow.core.database.creation_requests import CreationRequest, create_once
-from DmpWorkflow.core.database.work import Resolver
+from DmpWorkflow.core.database.resolution import Resolver
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, serialise_jobs
 from DmpWorkflow.core.names import check_title

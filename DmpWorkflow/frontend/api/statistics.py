@@ -19,8 +19,8 @@ from DmpWorkflow.core.database import (
     site_health,
     snapshots,
 )
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, requires, sees
 from DmpWorkflow.frontend.api import schemas

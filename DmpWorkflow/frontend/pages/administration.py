@@ -6,8 +6,8 @@ from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from DmpWorkflow.core.database import audit, audit_search, credentials, listing, maintenance, users
+from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Document
-from DmpWorkflow.core.database.work import iso
 from DmpWorkflow.frontend.access import Right, database, requires
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.api.administration import (

@@ -7,7 +7,7 @@ from flask import Response, flash, redirect, render_template, url_for
 from markupsafe import Markup, escape
 from werkzeug.wrappers import Response as Redirection
 
-from DmpWorkflow.core.database import clock, listing, work
+from DmpWorkflow.core.database import clock, listing, resolution
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.rollback import roll_back
@@ -90,7 +90,7 @@ def _found(job: Document, number: int) -> Document:
 def _resolved(job: Document, number: int, overrides: str) -> tuple[Document, str]:
     """Return what the instance sees, and what is wrong with its definition: old data may be anything."""
     try:
-        resolved = work.Resolver(database(), [job["_id"]]).resolve(job["_id"], overrides)
+        resolved = resolution.Resolver(database(), [job["_id"]]).resolve(job["_id"], overrides)
         return resolved.as_payload_sees(number, stored=True), ""
     except InvalidInput as error:
         return {"variables": [], "automatic": [], "input_files": [], "output_files": []}, str(error)

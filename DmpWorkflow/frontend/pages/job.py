@@ -14,7 +14,7 @@ from DmpWorkflow.core.database import (
     listing,
     progress,
     relatives,
-    work,
+    resolution,
 )
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import create_instances
@@ -182,7 +182,7 @@ def changeable(slug: str) -> Document:
 def _definition(job: Document) -> tuple[JobDefinition, str]:
     """Return a job's definition with its variables resolved, and what is wrong with it: old data may be anything."""
     try:
-        return work.Resolver(database(), [job["_id"]]).resolve(job["_id"]).definition, ""
+        return resolution.Resolver(database(), [job["_id"]]).resolve(job["_id"]).definition, ""
     except InvalidInput as error:
         return JobDefinition(executable="", script=""), str(error)
 
