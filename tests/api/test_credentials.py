@@ -139,10 +139,10 @@ def attempt(house: House) -> Iterator[tuple[Document, str]]:
     house.database.instances.delete_many({"job": job["_id"]})
 
 
-def use(house: House, instance: Document, token: str, **fields: str) -> tuple[int, int]:
+def use(house: House, instance: Document, token: str, fields: dict[str, str] | None = None) -> tuple[int, int]:
     """Report and register a file with an attempt's token; returns the status of each."""
     report = {"t_id": str(instance["job"]), "inst_id": 1, "attempt": 1, "sequence": 5, "major_status": "Running"}
-    file = {"filename": "/out", "site": "local", "action": "register"} | fields
+    file = {"filename": "/out", "site": "local", "action": "register"} | (fields or {})
     reported = house.ask("POST", "/jobstatus/", token, json={"args": report})
     return reported.status_code, house.ask("POST", "/datacat/", token, json=file).status_code
 
@@ -153,7 +153,7 @@ def test_an_attempts_token_is_good_while_it_runs(house: House, attempt: tuple[Do
 
 def test_it_registers_nothing_elsewhere_and_overwrites_nothing(house: House, attempt: tuple[Document, str]) -> None:
     for name, value in (("site", "CNAF"), ("action", "delete"), ("action", "setStatus"), ("overwrite", "1")):
-        assert use(house, *attempt, **{name: value})[1] == 403
+        assert use(house, *attempt, {name: value})[1] == 403
     assert not house.database.files.find_one({"site": "CNAF"})
 
 
