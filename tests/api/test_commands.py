@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 
+from DmpWorkflow.client import Client
 from DmpWorkflow.core.database import creation, jobs, users
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -207,6 +208,23 @@ def test_a_server_that_is_not_there_is_one_plain_line(shell: Shell) -> None:
     assert shell.stderr.strip() == "error: http://127.0.0.1:9 does not answer: check [server] url and the network"
 
 
+def test_a_credential_in_the_url_works_and_is_never_shown(shell: Shell, served: Served) -> None:
+    text = re.sub(r"token = .*\n", "", shell.config.read_text())
+    secret = served.admin_token
+    shell.config.write_text(text.replace("http://", f"http://site:{secret}@"))
+    said = shell.run("dampe-cli-configure", "-f", str(shell.config), "--target", str(shell.folder / "copy.cfg"))
+    assert "credential: admin, role admin" in said
+    said += shell.run("dampe-cli-configure", "--show")
+    said += shell.run("dampe-cli-jobs", "list", "-v", "-v") + shell.stderr
+    assert "DEBUG" in said  # of each request
+    shell.config.write_text(re.sub(r"@127.0.0.1:\d+", "@127.0.0.1:9", shell.config.read_text()))
+    shell.run("dampe-cli-heartbeat", "-v", code=6)
+    assert "http://127.0.0.1:9 does not answer" in shell.stderr
+    assert secret not in said + shell.stderr
+    with Client(f"{served.url}/".replace("http://", f"http://x:{secret}@")) as client:
+        assert client.whoami()["role"] == "admin" and secret not in client.url
+
+
 def test_bad_xml_names_the_line(shell: Shell) -> None:
     bad = shell.folder / "bad.xml"
     bad.write_text("<Jobs>\n<Job name='x'/>\n</Jobs>")
@@ -233,13 +251,27 @@ def test_a_check_prints_every_problem_or_what_would_run(shell: Shell, served: Se
 def test_the_server_commands(shell: Shell, served: Served) -> None:
     server = ("dampe-server",)
     shell.run(*server, "init", config=served.settings_path)
-    assert "ok    database: MongoDB" in shell.run(*server, "check", config=served.settings_path)
+    checked = shell.run(*server, "check", config=served.settings_path)
+    assert "ok    database: MongoDB" in checked and "ok    access: every client needs a credential" in checked
+    opened = shell.folder / "open.cfg"
+    opened.write_text(served.settings_path.read_text().replace("auth =", "auth_networks = 10.1.0.0/16 off\nauth ="))
+    checked = shell.run(*server, "check", config=opened)
+    assert "open: without a credential, clients from 10.1.0.0/16 may do everything" in checked
+    opened.write_text(served.settings_path.read_text().replace("auth = required", "auth = off"))
+    assert "FAIL  access: [server] auth is off" in shell.run(*server, "check", code=1, config=opened)
     token = shell.run(
         *server, "token", "create", "--name", "t1", "--role", "site", "--site", "CNAF", config=served.settings_path
     )
     assert len(token.strip()) > 30
     listed = shell.run(*server, "token", "list", config=served.settings_path)
     assert "t1\tsite\tCNAF" in listed and token.strip() not in listed
+    create = (*server, "token", "create", "--name", "t3")
+    shell.run(*create, "--role", "site:CNAF", "--expires", "2999-12-31", config=served.settings_path)
+    shell.run(*create, "--role", "king", code=2, config=served.settings_path)
+    assert shell.stderr == "error: role 'king': expected one of admin, operator, submit, read, site\n"
+    listed = shell.run(*server, "token", "list", config=served.settings_path)
+    assert re.search("t3\tsite\tCNAF\t.*\t3000-01-01 00:00:00", listed)
+    shell.run(*server, "token", "revoke", "t3", config=served.settings_path)
     shell.run(*server, "token", "revoke", "t1", config=served.settings_path)
     shell.run(*server, "token", "revoke", "t1", code=3, config=served.settings_path)
     shell.run(
@@ -282,6 +314,11 @@ def test_users_by_command(shell: Shell, served: Served) -> None:
     assert "at least 10 characters" in shell.stderr
     run("create", "--name", "bert", "--role", "site", "--site", "NO", "--password-stdin", password="x" * 10, code=2)
     assert "site 'NO' is not known" in shell.stderr
+    assert run("disable", "anna") == "disabled anna\n" and re.search("anna\t.*\tTrue\n", run("list"))
+    assert run("enable", "anna") == "enabled anna\n" and users.authenticate(
+        served.database, "anna", "another password"
+    )
+    run("disable", "nobody", code=3)
     run("remove", "anna")
     run("remove", "anna", code=3)
     assert served.database.users.count_documents({}) == 0

@@ -77,6 +77,7 @@ def test_a_token_is_shown_once_and_revoked(admin: Page, served: Served) -> None:
     form.get_by_label("Name").fill("cnaf")
     form.get_by_label("Role").select_option("site")
     form.get_by_label("Site, if it is for one site only").select_option("CNAF")
+    form.get_by_label("Expires").fill("2999-12-31")
     form.get_by_role("button", name="Create token").click()
     text = admin.get_by_role("region", name="The token").inner_text()
     stored = credentials.by_text(served.database, text)
@@ -117,6 +118,11 @@ def test_a_user_is_made_given_another_password_and_removed(admin: Page, served: 
     expect(admin.get_by_role("status")).to_have_text("Changed the password of <i>anna</i>")
     assert users.authenticate(served.database, "<i>anna</i>", PASSWORD) is None
     assert users.authenticate(served.database, "<i>anna</i>", "another password")
+    for word in ("Disable", "Enable"):
+        admin.get_by_role("button", name=f"{word}: <i>anna</i>").click()
+        admin.get_by_role("dialog").get_by_role("button", name=word).click()
+        expect(admin.get_by_role("status")).to_have_text(f"{word}d user <i>anna</i>")
+        assert served.database.users.count_documents({"disabled": word == "Disable"}) == 1
     admin.get_by_role("button", name="Remove: <i>anna</i>").click()
     admin.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(admin.get_by_role("status")).to_have_text("Removed user <i>anna</i>")

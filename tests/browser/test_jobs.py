@@ -17,7 +17,7 @@ from tests.served import Served
 def job(served: Served, filled: dict[str, str]) -> Iterator[dict[str, Any]]:
     """A job of this test's own, with 30 New instances."""
     database = served.database
-    made = jobs.submit(database, jobs.NewJob("to-change", "User", "local", XML, owner="anna"))
+    made = jobs.submit(database, jobs.NewJob("to-change", "User", "local", XML, owner="submit"))
     creation.create_instances(database, made["_id"], 30)
     yield made
     for collection in (database.instances, database.counts):
@@ -47,15 +47,15 @@ def test_jobs_are_found_as_one_types_and_the_address_can_be_sent(
     page.get_by_label("Search").fill("")
     page.get_by_label("With instances").select_option("Failed")
     expect(rows(page)).to_have_count(2)
-    page.get_by_label("Owner").fill("anna")
+    page.get_by_label("Owner").fill("submit")
     expect(page.get_by_text("No job matches.")).to_be_visible()
     page.get_by_label("With instances").select_option("")
     expect(rows(page)).to_have_count(1)
-    expect(page).to_have_url(f"{served.url}/jobs/?owner=anna")
+    expect(page).to_have_url(f"{served.url}/jobs/?owner=submit")
     other = next(watched_page(logged_in(browser, served, served.read_token), served))
     other.goto(page.url)
     expect(rows(other)).to_have_count(1)
-    expect(other.get_by_label("Owner")).to_have_value("anna")
+    expect(other.get_by_label("Owner")).to_have_value("submit")
     other.context.close()
 
 

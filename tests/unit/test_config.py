@@ -1,6 +1,7 @@
 """Loading, describing and installing a configuration."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -209,3 +210,65 @@ def test_a_failed_replace_leaves_the_old_file(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigurationError, match="No space left"):
         install(write(tmp_path / "a.cfg", SITE_A), target)
     assert [path.read_text() for path in target.parent.iterdir()] == ["old"]
+
+
+def test_networks_that_need_no_credential(tmp_path: Path) -> None:
+    text = "[server]\nauth_networks = 10.1.0.0/16 optional, 10.1.2.0/24 required,2001:db8::/32 off,\n"
+    server = load(write(tmp_path / "n.cfg", text)).settings.server
+    expected = {"10.1.3.4": "optional", "10.1.2.3": "required", "2001:db8::1": "off", "10.2.0.1": "required"}
+    expected |= {"::ffff:10.1.3.4": "optional", "": "required", "unix:": "required", "fe80::1%eth0": "required"}
+    assert {address: server.auth_of(address) for address in expected} == expected
+    assert server.openness == "off"
+    assert server.open_to == (
+        "clients from 10.1.0.0/16 may do what old clients need; clients from 2001:db8::/32 may do everything"
+    )
+    shown = {key: value for _, key, value, _ in describe(load(tmp_path / "n.cfg").settings)}
+    assert shown["auth_networks"] == "10.1.0.0/16 optional,10.1.2.0/24 required,2001:db8::/32 off"
+
+
+@pytest.mark.parametrize(
+    ("auth", "openness", "open_to"),
+    [
+        ("required", "required", ""),
+        ("optional", "optional", "everybody may do what old clients need"),
+        ("off", "off", "everybody may do everything"),
+    ],
+)
+def test_how_open_a_server_is(tmp_path: Path, auth: str, openness: str, open_to: str) -> None:
+    server = load(write(tmp_path / "o.cfg", f"[server]\nauth = {auth}\n")).settings.server
+    assert (server.openness, server.open_to) == (openness, open_to)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("10.1.0.0/16", "a network and one of required, optional, off"),
+        ("10.1.0.0/16 maybe", "a network and one of required, optional, off"),
+        ("10.1.2.3/16 off", "has host bits set"),
+        ("10.1.0.0/33 off", "networks as in 10.1.0.0/16"),
+        ("cern.ch off", "networks as in 10.1.0.0/16"),
+        ("10.0.0.0/8 off, 10.0.0.0/8 required", "each network once, and not 10.0.0.0/8 twice"),
+    ],
+)
+def test_a_network_that_is_none_is_refused(tmp_path: Path, value: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"auth_networks: .*{re.escape(words)}"):
+        load(write(tmp_path / "n.cfg", f"[server]\nauth_networks = {value}\n"))
+
+
+@pytest.mark.parametrize(
+    ("url", "clean", "token"),
+    [
+        ("http://site:s3cret@server:5000/x", "http://server:5000/x", "s3cret"),
+        ("https://site:a%40b@server", "https://server", "a@b"),
+        ("http://site:a@b@server", "http://server", "a@b"),
+        ("http://site@server", "http://server", ""),
+        ("http://server/a@b:c@d", "http://server/a@b:c@d", ""),
+        ("http://[::1", "http://[::1", ""),
+    ],
+)
+def test_a_credential_in_the_url_becomes_the_token(tmp_path: Path, url: str, clean: str, token: str) -> None:
+    settings = load(write(tmp_path / "u.cfg", f"[server]\nurl = {url}\n")).settings
+    assert (settings.server.url, settings.server.token) == (clean, token)
+    assert "s3cret" not in str(describe(settings)) + repr(settings)
+    other = load(write(tmp_path / "u.cfg", f"[server]\nurl = {url}\ntoken = own\n")).settings
+    assert other.server.token == "own"
