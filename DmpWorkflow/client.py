@@ -77,8 +77,9 @@ class Client:
 
     A credential in the url (``http://user:TOKEN@server``) is taken out of it, so that no message shows it.
     ``ca_file`` names the certificates to trust, if the system's do not do. Requests are repeated with growing pauses
-    for ``patience`` seconds before Unavailable is raised; those that may not be done twice only until they reached
-    the server. Redirects are not followed, so that a token never reaches another host.
+    before Unavailable is raised, the last one ``patience`` seconds after the first; those that may not be done twice
+    only until they reached the server. Each has READ_SECONDS to be answered. Redirects are not followed, so that a
+    token never reaches another host.
     """
 
     def __init__(
@@ -462,7 +463,7 @@ class Client:
         tries = Patience(self._patience if patience is None else patience)
         while True:
             try:
-                reply = self._try(method, path, tries.left, **content)
+                reply = self._try(method, path, **content)
             except Unavailable as error:
                 if not _may_follow(error, once) or not tries.wait():
                     raise
@@ -472,13 +473,12 @@ class Client:
                 reply.close()
             log.info("%s does not answer or is busy: trying again for up to %.0f s", self.url, tries.left)
 
-    def _try(self, method: str, path: str, left: float, **content: Any) -> requests.Response:
-        timeouts = [min(seconds, left or seconds) for seconds in (CONNECT_SECONDS, READ_SECONDS)]
+    def _try(self, method: str, path: str, **content: Any) -> requests.Response:
         try:
             return self._session.request(
                 method,
                 self.url + path,
-                timeout=(timeouts[0], timeouts[1]),
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
                 allow_redirects=False,
                 verify=self._trust,
                 **content,

@@ -25,6 +25,7 @@ from DmpWorkflow.utils.errors import DmpWorkflowError
 CHUNK = 4 * 1024 * 1024
 PAUSES = (2.0, 10.0, 30.0, 90.0)  # seconds before each of the four further tries
 XROOTD_NOT_FOUND = 54  # exit code of xrdcp and xrdfs for a file that is not there
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EREMOTEIO})
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,12 @@ class TransferFailed(StagingError):
 
     reason = "transfer failed"
     transient = True
+
+
+class TargetFull(StagingError):
+    """The target takes no more: its disk is full, or a quota is used up."""
+
+    reason = "no space left at target"
 
 
 class Damaged(TransferFailed):
@@ -226,7 +233,7 @@ def _sync_folder(folder: Path) -> None:
 def _explain(error: OSError, source: Path, target: Path) -> StagingError:
     if isinstance(error, FileNotFoundError) and not source.exists():
         return MissingSource(f"source file does not exist: {source}")
-    kind = TransferFailed if error.errno in PASSING else StagingError
+    kind = TargetFull if error.errno in FULL else TransferFailed if error.errno in PASSING else StagingError
     return kind(f"cannot copy {source} to {target}: {error.strerror or error}")
 
 

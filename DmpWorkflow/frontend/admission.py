@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
+OF_SITES = (Right.REPORT, Right.FETCH, Right.REGISTER, Right.KNOWN, Right.PUBLIC)
+
+
 class Overloaded(Unavailable):
     """The server has too much to do just now: try again in a few seconds."""
 
@@ -54,12 +57,14 @@ def bounds(threads: int) -> dict[Kind, Bounds]:
 
 
 def kind_of(endpoint: str, right: Right | None) -> Kind:
-    """Return the kind of a route that needs this right."""
+    """Return the kind of a route that needs this right; files of the pages need none."""
+    if right is None:
+        return Kind.SITE
     if "export" in endpoint:
         return Kind.EXPORT
     if right is Right.READ:
         return Kind.LIST
-    if right in (Right.REPORT, Right.FETCH, Right.REGISTER, Right.KNOWN, Right.PUBLIC, None):
+    if right in OF_SITES and not endpoint.startswith("pages."):  # the log-in is public as well, and dear
         return Kind.SITE
     return Kind.CHANGE
 

@@ -13,10 +13,11 @@ from DmpWorkflow.backend import journal
 from DmpWorkflow.backend.interface import AttemptKey
 from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.backend.work_files import outbox_folder
-from DmpWorkflow.core.database import credentials
+from DmpWorkflow.core.database import clock, credentials
 from DmpWorkflow.utils.errors import ConfigurationError, Conflict, Unavailable
-from tests.agent.farm import Site, children_of_nobody
+from tests.agent.farm import SECONDS, Site, children_of_nobody
 from tests.documented import block
+from tests.needs import faketime
 from tests.served import Served
 
 
@@ -105,6 +106,40 @@ def test_what_vanished_is_concluded_after_a_second_look(site: Site) -> None:
     shown = site.people.instance(job["slug"], 1)
     assert (shown["status"], shown["minor_status"]) == ("Failed", "BatchJobVanished")
     assert list(outbox_folder(site.settings).iterdir()) == []
+
+
+def test_a_runner_that_is_killed_alone_leaves_no_daemon_behind(site: Site, tmp_path: Path) -> None:
+    daemon = tmp_path / "daemon"
+    job = site.submit(1, script=f"setsid bash -c 'echo $$ > {daemon}; sleep 1000' & wait")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Running": 1} and daemon.exists() and bool(daemon.read_text()))
+    (record,) = [found for _, found in site.local.spool.records("running")]
+    os.kill(record["pid"], signal.SIGKILL)
+    site.wait(lambda: all(map(site.local.spool.is_free, range(4))))
+    assert not psutil.pid_exists(int(daemon.read_text()))
+    site.wait(lambda: site.cycle().lost == 1)
+    shown = site.people.instance(job["slug"], 1)
+    assert (shown["status"], shown["minor_status"]) == ("Terminated", "KilledByBatch")
+
+
+@pytest.mark.parametrize("shift", ["+1h", "-1h"])
+def test_a_site_whose_clock_is_wrong_works_like_any_other(
+    served: Served, site: Site, monkeypatch: pytest.MonkeyPatch, shift: str
+) -> None:
+    """The worker nodes' clocks, and the agent's, differ from the server's by more than a lease of its work."""
+    for name, value in faketime(shift).items():
+        monkeypatch.setenv(name, value)
+    before = clock.now()
+    job = site.submit(4, script=f"echo $(date +%s) > {site.folder}/$DWF_INSTANCE_ID")
+    for _ in range(2):
+        assert site.start_agent().wait(SECONDS) == 0
+    site.wait(lambda: site.counts(job) == {"Done": 4})
+    assert site.runs() == Counter({"1": 1, "2": 1, "3": 1, "4": 1})
+    after = clock.now()
+    for instance in served.database.instances.find():
+        assert before <= instance["started_at"] <= instance["last_update"] <= after
+    told = int((site.folder / "1").read_text())
+    assert abs(abs(told - after.timestamp()) - 3600) < 1800, "the clock was not wrong"
 
 
 def kill_everything(site: Site) -> None:

@@ -104,6 +104,16 @@ def test_damaged_copy_is_noticed_and_tried_again(tmp_path: Path, monkeypatch: py
     assert len(pauses) == 1
 
 
+def test_truncated_copy_never_becomes_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("data")
+    (tmp_path / "b").write_text("old")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, 2))
+    with pytest.raises(Damaged, match="differs"):
+        stage(str(tmp_path / "a"), str(tmp_path / "b"), pauses=())
+    assert (tmp_path / "b").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
 @pytest.mark.parametrize("source", ["http://x/a", "", "root://", "/"])
 def test_what_cannot_be_staged_is_said_at_once(tmp_path: Path, source: str) -> None:
     with pytest.raises(UnknownLocation):

@@ -73,7 +73,23 @@ def test_an_unknown_address_is_told_so() -> None:
     assert door(lambda: "done").get("/nosuch").status_code == 404
 
 
-@pytest.mark.parametrize("right", Right)
-def test_every_right_has_a_kind(right: Right) -> None:
-    assert kind_of("export_all", right) is Kind.EXPORT
-    assert kind_of("view", right) in (Kind.LIST, Kind.CHANGE, Kind.SITE)
+@pytest.mark.parametrize(
+    ("endpoint", "right", "kind"),
+    [
+        ("jobs.list_jobs", Right.READ, Kind.LIST),
+        ("pages.jobs", Right.READ, Kind.LIST),
+        ("jobs.export_instances", Right.READ, Kind.EXPORT),
+        ("pages.catalogue_export", Right.READ, Kind.EXPORT),
+        ("jobs.create_job", Right.SUBMIT, Kind.CHANGE),
+        ("administration.list_users", Right.ADMIN, Kind.CHANGE),
+        ("pages.log_in", Right.PUBLIC, Kind.CHANGE),
+        ("pages.static", None, Kind.SITE),
+        ("service.health", Right.PUBLIC, Kind.SITE),
+        ("sites.claim", Right.FETCH, Kind.SITE),
+        ("sites.heartbeat", Right.KNOWN, Kind.SITE),
+        ("status.report", Right.REPORT, Kind.SITE),
+        ("sites.change_catalogue", Right.REGISTER, Kind.SITE),
+    ],
+)
+def test_what_a_route_needs_says_how_dispensable_it_is(endpoint: str, right: Right | None, kind: Kind) -> None:
+    assert kind_of(endpoint, right) is kind
