@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_parsers_survive_some_seconds_of_fuzzing(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris has no wheel for this machine")
-    command = [sys.executable, ROOT / "scripts" / "fuzz.py", "--seconds", "3"]
+    command = [sys.executable, str(ROOT / "scripts" / "fuzz.py"), "--seconds", "3"]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
     )
