@@ -1,4 +1,4 @@
-"""What a hostile job, server or neighbour tries at a site: nothing is written outside of the work folder by a name."""
+"""What a hostile job, server or neighbour tries at a site: no name leads out of the work folder."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,6 @@ def everything(folder: Path) -> list[str]:
         "/etc",
         ".outbox",
         ".agent",
-        ".local",
         "a\0b",
         "a\nb",
         "\x1b]0;x\x07",
@@ -114,25 +113,17 @@ def test_keys_of_a_hostile_server_become_no_names_of_files(
     assert made == ["work"]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"claim": 5, "held": 5}',
-        "\udcff",
-        "[" * 100_000,
-        '{"claim": null, "held": [{"key": {"job_id": "../x", "instance_id": 1, "attempt": 1}, "batch_id": ""}]}',
-    ],
-)
+HELD = '{"claim": null, "held": [{"key": {"job_id": "../x", "instance_id": 1, "attempt": 1}, "batch_id": ""}]}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"claim": 5, "held": 5}', "\udcff", "[" * 100_000, HELD])
 def test_a_damaged_journal_is_told_in_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "journal.json").write_text(content, errors="surrogateescape")
     with (
-        pytest.raises(ConfigurationError, match=r"journal .* cannot be read .*: move it away") as told,
+        pytest.raises(ConfigurationError, match=r"cannot be read .*: move it away") as told,
         journal.opened(tmp_path),
     ):
-        pass
+        pytest.fail("it was read")
     assert str(told.value).isprintable()
 
 
