@@ -146,8 +146,13 @@ def test_a_folder_that_a_neighbour_put_before_us_is_not_used(tmp_path: Path) -> 
         (root / "000007").unlink()
         (root / "000007").mkdir()
         os.chown(root / "000007", 12345, 12345)
-        with pytest.raises(ConfigurationError, match="is not ours"):
+        with pytest.raises(ConfigurationError, match="000007 is not ours"):
             make_folder(run, "1")
+        deeper = replace(run, site=replace(run.site, exec_dir_root=str(root / "dampe" / "exec")))
+        (root / "dampe").mkdir()
+        os.chown(root / "dampe", 12345, 12345)
+        with pytest.raises(ConfigurationError, match="dampe is not ours"):
+            make_folder(deeper, "1")
     root.chmod(0o755)  # where only we may write, a link is our own choice
     assert make_folder(run, "2").name == "2"
 

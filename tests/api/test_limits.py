@@ -10,7 +10,7 @@ import requests
 from DmpWorkflow.core import batch_needs, job_xml
 from DmpWorkflow.core import overrides as core_overrides
 from DmpWorkflow.core.database import creation, data_catalogue, job_changes, submission
-from DmpWorkflow.core.names import LONGEST_ACCOUNT, LONGEST_TITLE
+from DmpWorkflow.core.names import LONGEST_ACCOUNT, LONGEST_RELEASE, LONGEST_TITLE
 from DmpWorkflow.core.variables import LONGEST_VALUE, MOST_TOGETHER
 from DmpWorkflow.frontend import parameters
 from DmpWorkflow.frontend.api import schemas
@@ -98,6 +98,11 @@ ABOVE: dict[str, tuple[Callable[[Server], Answer], int, str]] = {
         "and 150 more of the kind",
     ),
     "a job's name": (lambda s: s.job("", f'name="{"é" * 128}" type="User"'), 200, f"at most {LONGEST_TITLE} bytes"),
+    "a release": (
+        lambda s: s.job("", f'name="r" type="User" release="{"x" * (LONGEST_RELEASE + 1)}"'),
+        200,
+        f"at most {LONGEST_RELEASE} bytes",
+    ),
     "parents": (
         lambda s: s.xml(f"<Jobs><Job>{WRAPPER}</Job></Jobs>", depends=",".join(["x"] * 101)),
         200,

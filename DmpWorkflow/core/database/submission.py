@@ -11,7 +11,7 @@ from DmpWorkflow.core.database.creation import MOST_AT_ONCE, create_instances
 from DmpWorkflow.core.database.work import Resolver
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, serialise_jobs
-from DmpWorkflow.core.names import check_title
+from DmpWorkflow.core.names import check_release, check_title
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.variables import expand, resolve
 from DmpWorkflow.utils.errors import Conflict, DmpWorkflowError, InvalidInput, NotFound
@@ -168,8 +168,11 @@ def _new_job(
         title = submission.title or expand(definition.name, values)
         job_type = submission.type or expand(definition.type, values) or DEFAULT_TYPE
         site = submission.site or expand(definition.site, values) or DEFAULT_SITE
+        release = expand(definition.release, values)
         with check.noting(definition.line):
             check_title(title)
+        with check.noting(definition.line):
+            check_release(release)
         with check.noting(definition.line):
             _check_word("type", job_type, words.types)
         with check.noting(definition.line):
@@ -179,7 +182,7 @@ def _new_job(
             type=job_type,
             site=site,
             body=serialise_jobs([replace(definition, name=title, type=job_type, site=site)]).decode(),
-            release=expand(definition.release, values),
+            release=release,
             priority=definition.priority if submission.priority is None else submission.priority,
             dependencies=tuple(parent["_id"] for parent in parents),
             owner=submission.owner,
