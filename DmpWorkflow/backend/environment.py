@@ -1,6 +1,7 @@
 """What a payload sees: its folder, its environment, and the command that sources the site's software before it."""
 
 import contextlib
+import itertools
 import logging
 import os
 import shlex
@@ -66,24 +67,25 @@ def make_folder(run: RunFile, batch_id: str | None) -> Path:
     for number in range(FOLDERS):
         folder = parent / (f"{name}-{number}" if number else name)
         parent.mkdir(parents=True, exist_ok=True)
-        _check_owner(parent)
+        _check_owners(parent)
         with contextlib.suppress(FileExistsError, FileNotFoundError):  # the latter: a success removed the parent
             folder.mkdir()
             return folder
     raise ConfigurationError(f"no folder to run in: {parent} is full of left-over ones")
 
 
-def _check_owner(folder: Path) -> None:
-    """Raise ConfigurationError where everybody may write, as in /tmp, and somebody has put this folder before us.
+def _check_owners(folder: Path) -> None:
+    """Raise ConfigurationError where everybody may write, as in /tmp, and somebody has put a folder before us.
 
     Its owner could replace what we put into it.
     """
-    if folder.parent.stat().st_mode & stat.S_IWOTH:
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise ConfigurationError(
-                f"{folder} is not ours: set [site] EXEC_DIR_ROOT to a folder that only this account may write to"
-            )
+    for upper, lower in itertools.pairwise((*reversed(folder.parents), folder)):
+        if upper.stat().st_mode & stat.S_IWOTH:
+            found = lower.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+                raise ConfigurationError(
+                    f"{lower} is not ours: set [site] EXEC_DIR_ROOT to a folder that only this account may write to"
+                )
 
 
 def remove_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ import unicodedata
 from DmpWorkflow.utils.errors import InvalidInput
 
 LONGEST_TITLE = 255  # bytes in UTF-8: the longest name of a folder
+LONGEST_RELEASE = 200  # bytes; it is part of the name of a folder
 LONGEST_ACCOUNT = 64  # characters
 # Printable by their category, and yet nothing to see: fillers, variation selectors, the blank of Braille; and
 # what stands for bytes that were no text.
@@ -33,6 +34,14 @@ def check_title(title: str) -> None:
             f"{place}: expected printable characters without '/', and no '.' in front: it names a folder"
         )
     _check_readable(place, title)
+
+
+def check_release(release: str) -> None:
+    """Raise InvalidInput unless this can be the software release of a job, which names a folder as well."""
+    if len(release.encode(errors="replace")) > LONGEST_RELEASE or "/" in release or not release.isprintable():
+        raise InvalidInput(
+            f"release {release[:40]!r}: expected at most {LONGEST_RELEASE} bytes of printable characters without '/'"
+        )
 
 
 def check_account(what: str, name: str) -> None:

@@ -32,8 +32,16 @@ class Overrides:
 
 
 def from_json(text: str) -> Overrides:
-    """Return what ``to_json`` wrote."""
-    return from_mapping(json.loads(text)) if text else Overrides()
+    """Return what ``to_json`` wrote; raises InvalidInput for any other text, which old data may hold."""
+    if not text:
+        return Overrides()
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise InvalidInput("override_dict: what is stored is no JSON object")
+    return from_mapping(document)
 
 
 def from_mapping(document: Mapping[str, Any]) -> Overrides:

@@ -63,7 +63,9 @@ def _json(error: DmpWorkflowError) -> Response:
 
 def _status(status: int) -> int:
     """Old clients read HTTP 200 with "nok"; what they must not take for an answer keeps its status."""
-    return 200 if is_old_style() and status not in (401, 403, 429, 503) else status
+    if status in (401, 403, 429, 503):  # before the body is looked at: who may do nothing makes us read nothing
+        return status
+    return 200 if is_old_style() else status
 
 
 def _database_failed(error: PyMongoError) -> Response:

@@ -1,6 +1,13 @@
 import pytest
 
-from DmpWorkflow.core.names import LONGEST_TITLE, check_account, check_path, check_title
+from DmpWorkflow.core.names import (
+    LONGEST_RELEASE,
+    LONGEST_TITLE,
+    check_account,
+    check_path,
+    check_release,
+    check_title,
+)
 from DmpWorkflow.utils.errors import InvalidInput
 
 
@@ -39,6 +46,14 @@ def test_names_that_mislead_or_lead_elsewhere_are_refused(title: str, reason: st
     with pytest.raises(InvalidInput, match=reason) as refused:
         check_title(title)
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("release", ["../../x", "a\nb", "x" * (LONGEST_RELEASE + 1), "\x1b[2J"])
+def test_releases_name_folders_as_well(release: str) -> None:
+    check_release("")
+    check_release("6-0-${PATCH}")
+    with pytest.raises(InvalidInput, match="release"):
+        check_release(release)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "a\u202eb", "a ", "root\n"])

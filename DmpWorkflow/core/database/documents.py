@@ -261,7 +261,12 @@ class Agent(Document):
     """The last sign of life of a site's agent."""
 
     meta: ClassVar[dict[str, Any]] = _meta(
-        "agent", [{"fields": ["site", "agent"], "unique": True}], inheritance=False
+        "agent",
+        [
+            {"fields": ["site", "agent"], "unique": True},
+            {"fields": ["last_beat"], "expireAfterSeconds": STATISTICS_SECONDS},  # any number of names may come
+        ],
+        inheritance=False,
     )
     site = StringField(required=True)
     agent = StringField(required=True)

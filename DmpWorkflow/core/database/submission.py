@@ -16,7 +16,7 @@ from DmpWorkflow.core.database.creation_requests import CreationRequest, create_
 from DmpWorkflow.core.database.resolution import Resolver
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, Problem, parse_jobs, serialise_jobs
-from DmpWorkflow.core.names import check_title
+from DmpWorkflow.core.names import check_release, check_title
 from DmpWorkflow.core.overrides import Overrides
 from DmpWorkflow.core.variables import expand, resolve
 from DmpWorkflow.utils.errors import AccessDenied, Conflict, DmpWorkflowError, InvalidInput, NotFound
@@ -204,8 +204,11 @@ def _new_job(
         title = submission.title or expand(definition.name, values)
         job_type = submission.type or expand(definition.type, values) or DEFAULT_TYPE
         site = submission.site or expand(definition.site, values) or DEFAULT_SITE
+        release = expand(definition.release, values)
         with check.noting(definition.line):
             check_title(title)
+        with check.noting(definition.line):
+            check_release(release)
         with check.noting(definition.line):
             _check_word("type", job_type, words.types)
         with check.noting(definition.line):
@@ -215,7 +218,7 @@ def _new_job(
             type=job_type,
             site=site,
             body=serialise_jobs([replace(definition, name=title, type=job_type, site=site)]).decode(),
-            release=expand(definition.release, values),
+            release=release,
             priority=definition.priority if submission.priority is None else submission.priority,
             dependencies=tuple(parent["_id"] for parent in parents),
             owner=submission.owner,
