@@ -17,7 +17,9 @@ from rich.text import Text
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
 from DmpWorkflow.config.settings import Settings
+from DmpWorkflow.utils import log
 from DmpWorkflow.utils.errors import DmpWorkflowError
+from DmpWorkflow.utils.text import one_line, printable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -55,7 +57,7 @@ class Context:
     def say(self, text: str) -> None:
         """Print a line for people, unless they asked for JSON or quiet."""
         if not self.as_json and self.verbosity >= 0:
-            click.echo(text)
+            click.echo(printable(text))
 
     def give(self, value: Any) -> None:
         """Print a result as JSON, if it was asked for."""
@@ -66,11 +68,11 @@ class Context:
         """Print rows: a table on a terminal, words separated by tabs in a pipe."""
         if not sys.stdout.isatty():
             for row in [columns, *rows]:
-                click.echo("\t".join(map(str, row)))
+                click.echo("\t".join(map(one_line, row)))
             return
         table = Table(*columns)
         for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))  # no markup in what others wrote
+            table.add_row(*(Text(one_line(cell)) for cell in row))  # no markup in what others wrote
         Console().print(table)
 
 
@@ -118,11 +120,11 @@ class errors_as_one_line:
             return
         if self.context.verbosity > 1:
             logging.getLogger(__name__).error("", exc_info=error)
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(error)}", err=True)
         sys.exit(error.exit_code)
 
 
 def _set_up_log(verbosity: int) -> None:
     level = logging.ERROR if verbosity < 0 else logging.INFO if verbosity == 0 else logging.DEBUG
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    log.set_up("%(asctime)s %(levelname)s %(message)s", level)
     logging.getLogger("urllib3").setLevel(logging.ERROR if verbosity < 1 else logging.DEBUG)  # tells of each retry
