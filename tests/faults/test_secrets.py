@@ -155,7 +155,9 @@ def test_no_planted_secret_is_found_anywhere(stage: Stage, server: "subprocess.P
     lose_database(stage)
     look_at_files(stage)
     assert stage.leaks("".join(stage.said)) == []
-    assert "Traceback" in (stage.folder / "server.log").read_text()
+    lines = (stage.folder / "server.log").read_text().splitlines()
+    assert any("Traceback" in line for line in lines) and any("broken␍␊FORGED" in line for line in lines)
+    assert not any(line.startswith("FORGED") for line in lines)
 
 
 def make_credentials(stage: Stage) -> None:
@@ -216,9 +218,9 @@ def look_at_processes(stage: Stage) -> None:
 
 
 def provoke_errors(stage: Stage) -> None:
-    stage.database.jobs.insert_one({"slug": "broken", "dependencies": []})
+    stage.database.jobs.insert_one({"slug": "broken\r\nFORGED", "dependencies": []})
     header = {"Authorization": f"Bearer {stage.secrets['admin token']}"}
-    shown = requests.get(f"{stage.url}/job/broken/", headers=header, timeout=60)
+    shown = requests.get(f"{stage.url}/job/broken%0d%0aFORGED/", headers=header, timeout=60)
     assert shown.status_code == 500
     refused = requests.get(f"{stage.url}/job/", headers={"Authorization": f"Bearer {WRONG_TOKEN}"}, timeout=60)
     assert refused.status_code == 401
