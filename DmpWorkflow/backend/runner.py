@@ -36,6 +36,7 @@ from DmpWorkflow.backend.watchdog import Usage, verdict
 from DmpWorkflow.core.batch_id import normalise_batch_id
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.variables import expand
+from DmpWorkflow.utils import log
 from DmpWorkflow.utils.errors import DmpWorkflowError
 
 STAGE_IN, PAYLOAD, STAGE_OUT, STOPPED = 4, 5, 6, 128  # exit codes
@@ -384,7 +385,7 @@ def _plain_errors() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    logging.basicConfig(format="%(asctime)s dwf-runner %(levelname)s %(message)s", level=logging.INFO)
+    log.set_up("%(asctime)s dwf-runner %(levelname)s %(message)s", logging.INFO)
     if len(arguments) != 1:
         print("usage: python -m DmpWorkflow.backend.runner RUNFILE", file=sys.stderr)
         return 2

@@ -192,7 +192,7 @@ def _of_header() -> Principal:
         raise Unauthenticated
     who = credentials.find(database(), text, signing_key())
     if who is None:
-        throttle.note_unknown_token()
+        throttle.note_unknown_token(database())
         raise Unauthenticated("this token is not known: it may be mistyped or revoked")
     return who
 

@@ -11,7 +11,7 @@ from mongoengine import get_connection
 from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.core.database import audit, credentials, logins, snapshots
 from DmpWorkflow.core.database.connection import CLIENT_OPTIONS, Database
-from DmpWorkflow.frontend import access, failures, throttle, transport
+from DmpWorkflow.frontend import access, failures, transport
 from DmpWorkflow.frontend.api import administration, jobs, service, sites, statistics, status
 from DmpWorkflow.frontend.pages import blueprint as pages
 from DmpWorkflow.frontend.pages import refresh
@@ -49,7 +49,6 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["dampe_clockwork"] = snapshots.Clockwork()
     app.secret_key = credentials.session_secret(database)
     failures.init_app(app)
-    throttle.init_app(app, settings.database)
     pages.csrf.init_app(app)
     refresh.init_app(app)
     Compress(app)

@@ -7,21 +7,29 @@ itself; and nothing but failures asks for them.
 
 import hashlib
 import math
-import time
+from dataclasses import dataclass
+from datetime import timedelta
 
-from flask import Flask, current_app
-from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.storage import MongoDBStorage
-from limits.strategies import FixedWindowRateLimiter
-
-from DmpWorkflow.config.settings import DatabaseSettings
+from DmpWorkflow.core.database import clock, failed_tries
+from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.failed_tries import Tries
 from DmpWorkflow.frontend import transport
 from DmpWorkflow.utils.errors import DmpWorkflowError
 
-LOGINS_AS_ONE = RateLimitItemPerMinute(10, 5)  # that fail, with one user name from anywhere, in 5 minutes
-LOGINS_FROM_ONE = RateLimitItemPerMinute(30, 5)  # that fail, from one address
-TOKENS_FROM_ONE = RateLimitItemPerMinute(100)  # that nobody knows, from one address
-EXTENSION = "dampe_throttle"
+
+@dataclass(frozen=True)
+class Limit:
+    """How often something may be wrong within a time, and what that is in words."""
+
+    name: str
+    most: int
+    window: timedelta
+    words: str
+
+
+AS_ONE = Limit("login", 10, timedelta(minutes=5), "passwords of this user")  # from anywhere
+FROM_ONE = Limit("login-from", 30, timedelta(minutes=5), "passwords from this address")
+TOKENS_FROM_ONE = Limit("token-from", 100, timedelta(minutes=1), "tokens from this address")
 
 
 class TooManyFailures(DmpWorkflowError):
@@ -30,55 +38,41 @@ class TooManyFailures(DmpWorkflowError):
     http_status = 429
     transient = True
 
-    def __init__(self, what: str, seconds: float) -> None:
-        self.retry_after = max(1, math.ceil(seconds))
+    def __init__(self, what: str, until: timedelta) -> None:
+        self.retry_after = max(1, math.ceil(until.total_seconds()))
         super().__init__(f"too many {what} were wrong: try again in {self.retry_after} s")
 
 
-def init_app(app: Flask, database: DatabaseSettings) -> None:
-    """Count failures in the database of the application; nothing is asked of it yet."""
-    storage = MongoDBStorage(
-        database.address,
-        database_name=database.name,
-        counter_collection_name="failed_credential",
-        window_collection_name="failed_credential_window",
-        serverSelectionTimeoutMS=5000,
-    )
-    app.extensions[EXTENSION] = FixedWindowRateLimiter(storage)
-
-
-def check_login(name: str) -> None:
+def check_login(database: Database, name: str) -> None:
     """Raise TooManyFailures if nobody may log in now under this name, or from where the request comes."""
-    _check(LOGINS_AS_ONE, "login", _digest(name), what="passwords of this user")
-    _check(LOGINS_FROM_ONE, "login-from", transport.network(), what="log-ins from this address")
+    for limit, of in _logins(name):
+        tries = failed_tries.of(database, _key(limit, of))
+        if tries.number >= limit.most:
+            _refuse(limit, tries)
 
 
-def note_failed_login(name: str) -> None:
+def note_failed_login(database: Database, name: str) -> None:
     """Count a log-in that failed."""
-    _counters().hit(LOGINS_AS_ONE, "login", _digest(name))
-    _counters().hit(LOGINS_FROM_ONE, "login-from", transport.network())
+    for limit, of in _logins(name):
+        failed_tries.note(database, _key(limit, of), limit.window)
 
 
-def note_unknown_token() -> None:
+def note_unknown_token(database: Database) -> None:
     """Count a token that nobody knows; raises TooManyFailures where these are too many."""
-    if not _counters().hit(TOKENS_FROM_ONE, "token", transport.network()):
-        _refuse(TOKENS_FROM_ONE, "token", transport.network(), what="tokens from this address")
+    limit = TOKENS_FROM_ONE
+    tries = failed_tries.note(database, _key(limit, transport.network()), limit.window)
+    if tries.number > limit.most:
+        _refuse(limit, tries)
 
 
-def _check(limit: RateLimitItem, *key: str, what: str) -> None:
-    if not _counters().test(limit, *key):
-        _refuse(limit, *key, what=what)
+def _logins(name: str) -> tuple[tuple[Limit, str], ...]:
+    # The name by its digest: it may be a text of any length.
+    return (AS_ONE, hashlib.sha256(name.encode(errors="replace")).hexdigest()), (FROM_ONE, transport.network())
 
 
-def _refuse(limit: RateLimitItem, *key: str, what: str) -> None:
-    raise TooManyFailures(what, _counters().get_window_stats(limit, *key).reset_time - time.time())
+def _key(limit: Limit, of: str) -> str:
+    return f"{limit.name}/{of}"
 
 
-def _counters() -> FixedWindowRateLimiter:
-    counters: FixedWindowRateLimiter = current_app.extensions[EXTENSION]
-    return counters
-
-
-def _digest(name: str) -> str:
-    """Return what stands for a name, which may be a text of any length."""
-    return hashlib.sha256(name.encode(errors="replace")).hexdigest()
+def _refuse(limit: Limit, tries: Tries) -> None:
+    raise TooManyFailures(limit.words, tries.until - clock.now())

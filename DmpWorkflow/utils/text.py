@@ -11,8 +11,8 @@ def printable(text: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """Return a text as one line: no terminal takes part of it for a command, no log for a line of its own."""
-    line = " ".join(printable(text).split())
+    """Return a text as one line, bounded: line ends and other control characters are shown."""
+    line = "".join(letter if letter.isprintable() else _shown(letter) for letter in str(text))
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
 
 

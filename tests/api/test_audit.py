@@ -29,7 +29,9 @@ from DmpWorkflow.core.database import (
 from DmpWorkflow.core.database.audit import Actor
 from DmpWorkflow.core.database.audit_search import AuditQuery
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.utils.errors import Conflict, InvalidInput
+from tests.documented import block
 from tests.served import Served
 
 ROOT = Path(__file__).parents[2]
@@ -374,3 +376,8 @@ def test_nothing_of_the_program_changes_a_row() -> None:
     assert {path.name for path in written} == {"audit.py", "audit_search.py"}
     calls = {word for path in written for word in re.findall(r"\.audit\.(\w+)", path.read_text())}
     assert calls == {"insert_one", "find"}
+
+
+def test_the_documented_role_of_the_database_knows_every_collection() -> None:
+    names = re.findall(r'"(\w+)"', block("docs/server.md", "database role").partition("]")[0])
+    assert {*names, "audit"} == {document._meta["collection"] for document in DOCUMENTS}

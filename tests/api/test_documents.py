@@ -12,6 +12,7 @@ from DmpWorkflow.core.database import (
     creation,
     credentials,
     data_catalogue,
+    failed_tries,
     heartbeats,
     jobs,
     logins,
@@ -61,6 +62,7 @@ def fill(database: Database) -> ObjectId:
     kill(database, job, [2])
     snapshots.take_when_due(database, snapshots.Clockwork())
     maintenance.run(database, "compare-counts", "anna")
+    failed_tries.note(database, "login:x", timedelta(minutes=5))
     return job
 
 

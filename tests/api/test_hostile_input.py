@@ -13,8 +13,8 @@ from bson import ObjectId
 
 from DmpWorkflow.core.database import counts, creation, documents, jobs, reporting, rollback
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.resolution import Resolver
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
-from DmpWorkflow.core.database.work import Resolver
 from DmpWorkflow.core.job_xml import parse_jobs
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import InvalidInput

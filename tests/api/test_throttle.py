@@ -2,17 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 import requests
-from pymongo.collection import Collection
 
 from DmpWorkflow.backend.outbox import Answer, Delivery
 from DmpWorkflow.backend.reporter import Sender
 from DmpWorkflow.client import Client
 from DmpWorkflow.core.database import clock, users
-from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.frontend import throttle
 from DmpWorkflow.utils.errors import AccessDenied, Unavailable
 from tests.served import Served
@@ -24,11 +21,7 @@ CSRF = re.compile(r'name="csrf_token" value="([^"]+)"')
 @pytest.fixture(autouse=True)
 def begin_anew(served: Served) -> Iterator[None]:
     yield
-    counters(served).delete_many({})
-
-
-def counters(served: Served) -> Collection[Document]:
-    return served.database.jobs.database["failed_credential"]
+    served.database.failed_tries.delete_many({})
 
 
 def log_in(served: Served, **fields: str) -> requests.Response:
@@ -51,16 +44,16 @@ def test_a_user_name_has_ten_tries(served: Served) -> None:
     assert served.database.audit.count_documents({"action": "login.failed", "who": "anna"}) == 10
     assert log_in(served, name="bert", password=PASSWORD).status_code == 302
     assert log_in(served, token=served.read_token).status_code == 302
-    counters(served).update_many({}, {"$set": {"expireAt": clock.now() - timedelta(seconds=1)}})  # time passes
+    served.database.failed_tries.update_many({}, {"$set": {"until": clock.now()}})  # time passes
     assert log_in(served, name="anna", password=PASSWORD).status_code == 302
 
 
 def test_an_address_has_thirty_tries_with_whatever_names(served: Served) -> None:
     assert log_in(served, name="x" * 100_000, password="wrong").status_code == 401
-    counters(served).update_many({"_id": {"$regex": "login-from/127.0.0.1"}}, {"$set": {"count": 29}})
+    served.database.failed_tries.update_many({"_id": {"$regex": "login-from/127.0.0.1"}}, {"$set": {"number": 29}})
     assert log_in(served, name="\udcff\x00".encode(errors="replace").decode(), password="wrong").status_code == 401
     reply = log_in(served, name="nobody", password="wrong")
-    assert reply.status_code == 429 and "log-ins from this address" in reply.text
+    assert reply.status_code == 429 and "passwords from this address" in reply.text
 
 
 def bad(served: Served, **headers: str) -> requests.Response:
@@ -70,7 +63,7 @@ def bad(served: Served, **headers: str) -> requests.Response:
 
 def test_unknown_tokens_have_to_wait_and_good_ones_from_the_same_address_do_not(served: Served) -> None:
     assert bad(served).status_code == 401
-    counters(served).update_many({}, {"$set": {"count": throttle.TOKENS_FROM_ONE.amount - 2}})
+    served.database.failed_tries.update_many({}, {"$set": {"number": throttle.TOKENS_FROM_ONE.most - 2}})
     assert [bad(served, **{"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(4)] == [401, 401, 429, 429]
     reply = bad(served)
     assert 1 <= int(reply.headers["Retry-After"]) <= 60
@@ -85,7 +78,7 @@ def test_unknown_tokens_have_to_wait_and_good_ones_from_the_same_address_do_not(
 def test_clients_and_payloads_wait_and_try_again(served: Served) -> None:
     with Client(served.url, "wrong", patience=0) as client, pytest.raises(AccessDenied):
         client.whoami()
-    counters(served).update_many({}, {"$set": {"count": 1000}})
+    served.database.failed_tries.update_many({}, {"$set": {"number": 1000}})
     with (
         Client(served.url, "wrong", patience=0) as client,
         pytest.raises(Unavailable, match="is busy: too many") as busy,
@@ -99,4 +92,4 @@ def test_clients_and_payloads_wait_and_try_again(served: Served) -> None:
 def test_good_tokens_ask_for_no_counter(served: Served) -> None:
     Client(served.url, served.read_token).whoami()
     log_in(served, token=served.read_token)
-    assert counters(served).count_documents({}) == 0
+    assert served.database.failed_tries.count_documents({}) == 0

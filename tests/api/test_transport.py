@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -20,7 +21,7 @@ from DmpWorkflow.backend.reporter import Sender
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
 from DmpWorkflow.config.settings import ServerSettings
-from DmpWorkflow.core.database import credentials
+from DmpWorkflow.core.database import credentials, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.mongod import EmbeddedMongod, free_port
 from DmpWorkflow.frontend import transport
@@ -376,3 +377,25 @@ def test_plain_http_asks_for_no_https_and_tls_keeps_its_cookie(
     page = requests.get(f"{secure.url}/login", verify=str(authority.ca), timeout=60)
     cookie = page.headers["Set-Cookie"]
     assert all(word in cookie for word in ("dampe_session=", "Secure", "HttpOnly", "SameSite=Lax"))
+
+
+def test_what_others_write_adds_no_header(served: Served) -> None:
+    evil = "x\r\nX-Evil: 1\r\n\r\n<b>"
+    job = jobs.submit(served.database, jobs.NewJob("evil\u2028\x9b", "User", "local", "<Jobs/>"))
+    agent = {"User-Agent": "x\x1b[31m"}
+    assert requests.get(f"{served.url}/health", headers=agent, timeout=60).status_code == 400
+    header = {"Authorization": f"Bearer {served.admin_token}"}
+    live = {"HX-Request": "true", "HX-Current-URL": f"http://h/{quote(evil)}"}
+    for path, query in (
+        ("/login", {"next": f"/{evil}"}),
+        (f"/{quote(evil)}", {}),
+        ("/jobs/", {"text": evil, "sort": evil}),
+        (f"/jobs/{job['slug']}/job.xml", {}),
+        (f"/job/{quote(evil)}/export/", {"format": evil}),
+        (f"/job/{job['slug']}/export/", {"format": "csv", "text": evil}),
+        (f"/catalogue/files.{quote(evil)}", {}),
+    ):
+        for headers in (header, live):
+            reply = requests.get(served.url + path, params=query, headers=headers, timeout=60, allow_redirects=False)
+            assert reply.status_code in (200, 303, 401, 404, 422), reply.text
+            assert "X-Evil" not in reply.headers

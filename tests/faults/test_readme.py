@@ -90,11 +90,8 @@ def test_the_documented_job_is_valid() -> None:
 
 @pytest.mark.parametrize(
     ("page", "name"),
-    [
-        ("docs/site.md", "site configuration"),
-        ("docs/server.md", "server configuration"),
-        ("docs/server.md", "networks"),
-    ]
+    [("docs/site.md", "site configuration"), ("docs/server.md", "networks")]
+    + [("docs/server.md", f"{name} configuration") for name in ("server", "https", "proxy")]
     + [(f"docs/batch/{system}.md", f"{system} site configuration") for system in HPC_SYSTEMS if system != "local"],
 )
 def test_the_documented_configurations_are_valid(page: str, name: str, tmp_path: Path) -> None:

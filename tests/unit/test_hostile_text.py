@@ -1,7 +1,6 @@
 """What comes in as text and is meant to hurt: it is refused in one line, before it costs much."""
 
 import json
-import logging
 import time
 
 import pytest
@@ -11,7 +10,7 @@ from DmpWorkflow.core.batch_needs import LONGEST_WORD, BatchNeeds, apply_overrid
 from DmpWorkflow.core.job_definition import Variable
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, parse_jobs
 from DmpWorkflow.frontend import parameters
-from DmpWorkflow.frontend.cli.common import Context, _OneLine, errors_as_one_line
+from DmpWorkflow.frontend.cli.common import Context, errors_as_one_line
 from DmpWorkflow.frontend.pages.addresses import is_ours, path_of
 from DmpWorkflow.frontend.pages.forms import number_list
 from DmpWorkflow.frontend.pages.submit import ENCODING
@@ -226,7 +225,7 @@ def test_exports_and_json_show_no_control_characters() -> None:
 
 
 def test_messages_are_one_line() -> None:
-    assert one_line("a\r\nb\x1b[31m\u2028c\x85d\u202e") == "a␍ b␛[31m�c�d�"
+    assert one_line("a\r\nb\x1b[31m\u2028c\x85d\u202e") == "a␍␊b␛[31m�c�d�"
     assert len(one_line("x" * 1_000_000)) < LONGEST_LINE + 10
 
 
@@ -243,8 +242,3 @@ def test_a_terminal_gets_no_commands_from_others(capsys: pytest.CaptureFixture[s
     for text in capsys.readouterr():
         assert text and all(letter in "\n\t" or letter.isprintable() for letter in text)
         assert "column row" in text or "error: no job" in text
-
-
-def test_a_log_gets_no_line_from_others() -> None:
-    record = logging.LogRecord("x", logging.INFO, "", 1, "%s", ("a\n2026-11-25 12:00:00 INFO fine\x1b[2J",), None)
-    assert _OneLine("%(levelname)s %(message)s").format(record).isprintable()

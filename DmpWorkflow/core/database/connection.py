@@ -48,6 +48,7 @@ class Database:
         self.snapshots = people.get_collection("snapshot")
         self.maintenance = database.get_collection("maintenance")
         self.files = database.get_collection("data_file")
+        self.failed_tries = database.get_collection("failed_tries")
         self.audit = database.get_collection("audit")  # only audit.py writes it, and nobody changes it
 
     @property

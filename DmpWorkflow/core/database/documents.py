@@ -418,7 +418,19 @@ class Audit(Document):
     after = DictField()
 
 
+class FailedTries(Document):
+    """How often a credential was wrong, by user name or address."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "failed_tries", [{"fields": ["until"], "expireAfterSeconds": 0}], inheritance=False
+    )
+    id = StringField(primary_key=True)
+    number = LongField(required=True)
+    until = DateTimeField(required=True)
+
+
 DOCUMENTS: tuple[type[Document], ...] = (
     Job, JobInstance, InstanceCount, Claim, Credential, User, Login, Setting, Maintenance, HeartBeat, Agent,
     AgentHistory, Activity, Failure, HostActivity, Distribution, Snapshot, DataFile, CreationRequest, Audit,
+    FailedTries,
 )  # fmt: skip

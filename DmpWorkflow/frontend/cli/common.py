@@ -16,6 +16,7 @@ from rich.text import Text
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.loader import load
 from DmpWorkflow.config.settings import Settings
+from DmpWorkflow.utils import log
 from DmpWorkflow.utils.errors import DmpWorkflowError
 from DmpWorkflow.utils.text import one_line, printable, readable_json
 
@@ -70,7 +71,7 @@ class Context:
             return
         table = Table(*columns)
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))  # no markup in what others wrote
+            table.add_row(*(Text(one_line(cell)) for cell in row))  # no markup in what others wrote
         Console().print(table)
 
 
@@ -129,15 +130,5 @@ class errors_as_one_line:
 
 def _set_up_log(verbosity: int) -> None:
     level = logging.ERROR if verbosity < 0 else logging.INFO if verbosity == 0 else logging.DEBUG
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    log.set_up("%(asctime)s %(levelname)s %(message)s", level)
     logging.getLogger("urllib3").setLevel(logging.ERROR if verbosity < 1 else logging.DEBUG)  # tells of each retry
-
-
-class _OneLine(logging.Formatter):
-    """Keeps what servers and batch systems say from looking like a line of its own."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = one_line(record.message)
-        return super().formatMessage(record)

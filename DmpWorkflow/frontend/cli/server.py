@@ -284,7 +284,10 @@ def _database(context: Context) -> "Iterator[Database]":
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is missing: run pip install 'DmpWorkflow[server]'") from error
     settings = context.settings.database
-    database = Database(settings.address, settings.name)
+    try:
+        database = Database(settings.address, settings.name)
+    except (PyMongoError, ValueError) as error:
+        raise ConfigurationError(f"[database] uri: {error}") from error
     try:
         database.client.admin.command("ping")
         yield database

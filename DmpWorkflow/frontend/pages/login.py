@@ -62,7 +62,7 @@ def _begin() -> Document | None:
 def _by_token(text: str) -> Document | None:
     token = credentials.by_text(database(), text)
     if token is None:
-        throttle.note_unknown_token()
+        throttle.note_unknown_token(database())
     else:
         credentials.check_expiry(token)
         sessions.begin_for_token(database(), token)
@@ -70,10 +70,10 @@ def _by_token(text: str) -> Document | None:
 
 
 def _by_password(name: str) -> Document | None:
-    throttle.check_login(name)
+    throttle.check_login(database(), name)
     user = users.authenticate(database(), name, request.form.get("password", ""))
     if user is None:
-        throttle.note_failed_login(name)
+        throttle.note_failed_login(database(), name)
     else:
         sessions.begin_for_user(database(), user)
     return user
