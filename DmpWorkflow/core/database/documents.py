@@ -70,7 +70,10 @@ class Job(Document):
 
 
 class JobInstance(Document):
-    """One instance of a job; ``body`` holds its overrides as JSON text."""
+    """One instance of a job; ``body`` holds its overrides as JSON text.
+
+    Of one of the original's database, ``taken_over`` is when it was last changed there.
+    """
 
     meta: ClassVar[dict[str, Any]] = _meta(
         "job_instance",
@@ -122,6 +125,7 @@ class JobInstance(Document):
     last_line = StringField()
     lost = BooleanField()
     kill = BooleanField()
+    taken_over = DateTimeField()
 
 
 class InstanceCount(Document):

@@ -12,10 +12,11 @@ from DmpWorkflow.core.database import listing, reporting
 from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.literals import dictionary
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.frontend.access import Right, database, own_site, principal, requires
 from DmpWorkflow.frontend.api import schemas
-from DmpWorkflow.frontend.parameters import dictionary, overrides, parameters, parse
+from DmpWorkflow.frontend.parameters import overrides, parameters, parse
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, InvalidInput, NotFound
 
 blueprint = Blueprint("status", __name__)
