@@ -118,7 +118,8 @@ def soil(source: Database[Document]) -> None:
             instance(job, 6, "Done", **night), instance(job, 7, "Done", last_update="yesterday", site="CNAF"),
             instance(job, 8, "Failed", log="x" * 200_000, minor_status=None, batchId="Job <77> is submitted"),
             instance(job, 9, "New", body='{"MetaData": []}'), instance(job, None), instance(ObjectId(), 1),  # type: ignore[arg-type]
-            {"_id": ObjectId(), "_cls": "JobInstance", "instanceId": 5}, instance(bad, 1, "New"), instance(other, 1, "New"),
+            {"_id": ObjectId(), "_cls": "JobInstance", "instanceId": 5},
+            instance(bad, 1, "New"), instance(other, 1, "New"),
             instance(bad, 2, "Running"), instance(DBRef("job", twin[1]), 1, "Done"),  # type: ignore[arg-type]
         ]
     )  # fmt: skip

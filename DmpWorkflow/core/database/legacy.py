@@ -29,7 +29,7 @@ from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.text import printable
 
 QUARTER = timedelta(minutes=15)  # all offsets change at the full quarter of an hour
-CTIME = "%a %b %d %H:%M:%S %Y"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 ARCHIVED_JOB = "ArchivedJob"
 UNREADABLE_OVERRIDES = "UnreadableOverrides"
 
@@ -70,8 +70,11 @@ def _offset(quarter: datetime, zone: ZoneInfo) -> tuple[timedelta, str]:
 
 
 def _parsed(text: str) -> datetime | None:
+    """Read "Thu Sep  1 12:00:00 2016", as C writes it in every language, or ISO 8601."""
     try:
-        return datetime.strptime(text, CTIME)
+        _, month, day, clock, year = text.split()
+        hour, minute, second = map(int, clock.split(":"))
+        return datetime(int(year), MONTHS.index(month) + 1, int(day), hour, minute, second)
     except ValueError:
         pass
     try:

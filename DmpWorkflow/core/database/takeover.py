@@ -248,7 +248,7 @@ class _Takeover:
 
     def _decide(self, old: Sequence[Document]) -> _Chunk:
         chunk = _Chunk()
-        new = self._converted(old, chunk.report)
+        new = self._converted(self._without_known(old, chunk.report), chunk.report)
         by_id, by_number = self._stored(new)
         for one in new:
             key = (one["job"], one["instanceId"])
@@ -259,6 +259,22 @@ class _Takeover:
             else:
                 chunk.insert(one)
         return chunk
+
+    def _without_known(self, old: Sequence[Document], report: Report) -> list[Document]:
+        """Return those that are not here as they are there."""
+        times = legacy.Times(self._zone, lambda *_: None)
+        ids = {"_id": {"$in": [one["_id"] for one in old]}}
+        fields = {"status": 1, "last_update": 1, "taken_over": 1}
+        here = {one["_id"]: one for one in self._database.instances.find(ids, fields) if _untouched(one)}
+        rest = []
+        for one in old:
+            stored = here.get(one["_id"])
+            time = times.aware(one.get("last_update"), "")
+            if stored is None or (stored["status"], stored["taken_over"]) != (one.get("status"), time):
+                rest.append(one)
+        if len(rest) < len(old):
+            report.taken["instances that are here already"] += len(old) - len(rest)
+        return rest
 
     def _converted(self, old: Sequence[Document], report: Report) -> list[Document]:
         """Return those that can be taken, of several with the same number the one that came farthest."""
