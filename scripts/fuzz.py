@@ -14,9 +14,9 @@ import atheris
 with atheris.instrument_imports(include=["DmpWorkflow"]):
     from DmpWorkflow.core import variables
     from DmpWorkflow.core.job_xml import parse_jobs, serialise_jobs
+    from DmpWorkflow.core.literals import dictionary
     from DmpWorkflow.core.overrides import from_json, from_mapping
     from DmpWorkflow.frontend.cli.assignments import overrides as assignments
-    from DmpWorkflow.frontend.parameters import dictionary
     from DmpWorkflow.utils.errors import DmpWorkflowError
     from DmpWorkflow.utils.units import parse_clock, parse_memory
 

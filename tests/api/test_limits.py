@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from DmpWorkflow.core import batch_needs, job_xml
+from DmpWorkflow.core import batch_needs, job_xml, literals
 from DmpWorkflow.core import overrides as core_overrides
 from DmpWorkflow.core.database import creation, data_catalogue, job_changes, submission
 from DmpWorkflow.core.names import LONGEST_ACCOUNT, LONGEST_RELEASE, LONGEST_TITLE
@@ -21,7 +21,7 @@ Answer = tuple[int, str]
 WRAPPER = '<JobWrapper executable="b">x</JobWrapper>'
 JOB = "6b04cc916a00b242cb9c95ef"
 LARGEST_BODY, LARGEST_FIELD = 16 * 1024 * 1024, 4 * 1024 * 1024  # as app.py has them
-LONG_LITERAL = "{}".ljust(parameters.LONGEST_LITERAL + 1)
+LONG_LITERAL = "{}".ljust(literals.LONGEST_LITERAL + 1)
 
 
 class Server:
@@ -126,12 +126,12 @@ ABOVE: dict[str, tuple[Callable[[Server], Answer], int, str]] = {
     "a dictionary in a form": (
         lambda s: s.send("POST", "/jobInstances/", data={"taskname": "limits", "override_dict": LONG_LITERAL}),
         422,
-        f"longer than {parameters.LONGEST_LITERAL}",
+        f"longer than {literals.LONGEST_LITERAL}",
     ),
     "lists within each other in a form": (
-        lambda s: s.send("POST", "/jobstatus/", data={"args": "[" * (parameters.DEEPEST_LITERAL + 1)}),
+        lambda s: s.send("POST", "/jobstatus/", data={"args": "[" * (literals.DEEPEST_LITERAL + 1)}),
         422,
-        f"deeper than {parameters.DEEPEST_LITERAL}",
+        f"deeper than {literals.DEEPEST_LITERAL}",
     ),
     "the value of a variable": (
         lambda s: s.variables(("A", "x" * (LONGEST_VALUE + 1))),

@@ -25,11 +25,11 @@ from DmpWorkflow.core.batch_id import normalise_batch_id, same_batch_job
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.job_definition import Variable
 from DmpWorkflow.core.job_xml import parse_jobs, readable_xml, serialise_jobs
+from DmpWorkflow.core.literals import dictionary
 from DmpWorkflow.core.names import check_title
 from DmpWorkflow.core.overrides import from_mapping
 from DmpWorkflow.core.work_folder import work_folder
 from DmpWorkflow.frontend.cli import assignments
-from DmpWorkflow.frontend.parameters import dictionary
 from DmpWorkflow.utils.errors import DmpWorkflowError
 from DmpWorkflow.utils.units import parse_clock, parse_memory
 from tests.agent.runner_support import run_file

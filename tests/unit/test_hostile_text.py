@@ -5,11 +5,10 @@ import time
 
 import pytest
 
-from DmpWorkflow.core import job_xml, overrides, variables
+from DmpWorkflow.core import job_xml, literals, overrides, variables
 from DmpWorkflow.core.batch_needs import LONGEST_WORD, BatchNeeds, apply_overrides
 from DmpWorkflow.core.job_definition import Variable
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, parse_jobs
-from DmpWorkflow.frontend import parameters
 from DmpWorkflow.frontend.cli.common import Context, errors_as_one_line
 from DmpWorkflow.frontend.pages.addresses import is_ours, path_of
 from DmpWorkflow.frontend.pages.forms import number_list
@@ -134,7 +133,7 @@ LITERALS = {
     "brackets": "{'a':" * 9000,
     "multiplied": "{'a': 'a' * 10**9}",
     "called": "{'a': __import__('os').getcwd()}",
-    "long": "{}" + " " * parameters.LONGEST_LITERAL,
+    "long": "{}" + " " * literals.LONGEST_LITERAL,
     "unhashable": "{[]: 1}",
     "number": "[1]",
     "NUL": "{'a': \0}",
@@ -144,21 +143,21 @@ LITERALS = {
 @pytest.mark.parametrize("literal", LITERALS.values(), ids=LITERALS)
 def test_literals_that_explode_are_refused(literal: str) -> None:
     with pytest.raises(InvalidInput, match=r"^args: .{1,80}$"):
-        parameters.dictionary(literal, "args")
+        literals.dictionary(literal, "args")
 
 
 def test_brackets_within_texts_are_no_nesting() -> None:
     """A log with brackets that are not closed must not cost its report."""
     report = {"log": "(" * 50 + "it's [[[[\\"}
-    assert parameters.dictionary(json.dumps(report), "args") == report
-    assert parameters.dictionary(str(report), "args") == report
+    assert literals.dictionary(json.dumps(report), "args") == report
+    assert literals.dictionary(str(report), "args") == report
 
 
 @pytest.mark.parametrize("text", ['"\\' * 30_000, '"' * 60_000, "\"'" * 30_000, "'a" * 30_000 + "{" * 30])
 def test_quotes_that_are_not_closed_are_read_once(text: str) -> None:
     began = time.process_time()
     with pytest.raises(InvalidInput):
-        parameters.dictionary(text, "args")
+        literals.dictionary(text, "args")
     assert time.process_time() - began < 10  # of CPU: a pattern that looks again and again takes 20 s
 
 
@@ -241,4 +240,4 @@ def test_a_terminal_gets_no_commands_from_others(capsys: pytest.CaptureFixture[s
         raise InvalidInput(f"no job {HOSTILE}")
     for text in capsys.readouterr():
         assert text and all(letter in "\n\t" or letter.isprintable() for letter in text)
-        assert "column row" in text or "error: no job" in text
+        assert "column␊row" in text or "error: no job" in text

@@ -75,7 +75,10 @@ class Job(Document):
 
 
 class JobInstance(Document):
-    """One instance of a job; ``body`` holds its overrides as JSON text."""
+    """One instance of a job; ``body`` holds its overrides as JSON text.
+
+    Of one of the original's database, ``taken_over`` is when it was last changed there.
+    """
 
     meta: ClassVar[dict[str, Any]] = _meta(
         "job_instance",
@@ -138,6 +141,7 @@ class JobInstance(Document):
     retried = IntField()  # automatic retries since it was made or rolled back
     not_before = DateTimeField()
     paused = BooleanField()  # as its job
+    taken_over = DateTimeField()
 
 
 class InstanceCount(Document):

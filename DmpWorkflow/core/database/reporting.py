@@ -284,7 +284,7 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if minor:
         changes["minor_status"] = minor
     if log := report.values.get("log"):
-        changes |= {"log": log[-LOG_LIMIT:], "last_line": _last_line(log)}
+        changes |= {"log": log[-LOG_LIMIT:], "last_line": last_line(log)}
     if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
         changes["started_at"] = time
     ended = report.report.status in FINAL
@@ -297,7 +297,7 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     return update
 
 
-def _last_line(log: str) -> str:
+def last_line(log: str) -> str:
     """Return what failures are grouped by."""
     return next((line.strip() for line in reversed(log[-LOG_LIMIT:].splitlines()) if line.strip()), "")[:LINE_LIMIT]
 

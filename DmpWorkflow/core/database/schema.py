@@ -14,11 +14,20 @@ RESTORING_ID = "restoring"
 
 
 def version(database: "Database") -> int:
-    """Return the version of the stored schema; an empty database has the present one."""
+    """Return the version of the stored schema; an empty database has the present one.
+
+    Raises ConfigurationError for a database of the original.
+    """
     stored = database.settings.find_one({"_id": VERSION_ID})
     if stored:
         return int(stored["value"])
-    return BEFORE_VERSIONS if database.jobs.find_one({}, {"_id": 1}) else VERSION
+    found = database.jobs.find_one({}, {"digest": 1})
+    if found and "digest" not in found:
+        raise ConfigurationError(
+            "the database holds data of the original: name another one in [database], and take them over with "
+            "dampe-server import-legacy"
+        )
+    return BEFORE_VERSIONS if found else VERSION
 
 
 def note_version(database: "Database") -> None:

@@ -13,6 +13,7 @@ from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.literals import dictionary
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.frontend import housekeeping
 from DmpWorkflow.frontend.access import (
@@ -26,7 +27,7 @@ from DmpWorkflow.frontend.access import (
     requires,
 )
 from DmpWorkflow.frontend.api import schemas
-from DmpWorkflow.frontend.parameters import dictionary, overrides, parameters, parse
+from DmpWorkflow.frontend.parameters import overrides, parameters, parse
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, InvalidInput, NotFound
 from DmpWorkflow.utils.text import one_line
 

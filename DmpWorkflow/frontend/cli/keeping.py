@@ -1,9 +1,11 @@
-"""Commands that keep a server's data: backup and restore, upgrade."""
+"""Commands that keep a server's data: backup and restore, upgrade, takeover."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
@@ -74,6 +76,51 @@ def migrate(context: Context) -> None:
         database.prepare()
     context.say(f"the database has schema {schema.VERSION}")
     context.give({"result": "ok", "schema": schema.VERSION, "migrated": reached})
+
+
+@command(
+    "import-legacy", epilog="Example: dampe-server import-legacy --from mongodb://db1/workflow --timezone Europe/Rome"
+)
+@click.option(
+    "--from",
+    "uri",
+    required=True,
+    metavar="URI",
+    envvar="DAMPE_LEGACY_URI",
+    help="The original's database, mongodb://host:port/name; or DAMPE_LEGACY_URI, which nobody else sees.",
+)
+@click.option("--timezone", required=True, help="Zone of the original server's clock, whose times it stored.")
+@click.option("--dry-run", is_flag=True, help="Only report.")
+def import_legacy(context: Context, uri: str, timezone: str, dry_run: bool) -> None:
+    """Take over a database of the original (which is only read) into the configured one.
+
+    It can be repeated: what is new or changed there comes along, and what was worked on here stays. Prints a report;
+    ends with 1 if something was left out.
+    """
+    zone = _zone(timezone)
+    with _database(context) as database:
+        from DmpWorkflow.core.database import takeover
+        from DmpWorkflow.core.database.submission import Words
+
+        database.prepare()
+        known = context.settings.jobdb
+        words = Words(types=known.task_types, sites=known.batch_sites)
+        with takeover.opened(uri) as source:
+            report = takeover.take_over(database, source, zone, words, dry_run)
+    for line in report.lines():
+        context.say(line)
+    context.give({"result": "nok" if report.skipped else "ok", "dry_run": dry_run} | report.as_document())
+    if report.skipped:
+        sys.exit(1)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidInput(
+            f"--timezone {name!r}: expected a name like Europe/Rome (if that is one: apt install tzdata)"
+        ) from error
 
 
 def _tell(context: Context, contents: "Contents") -> None:

@@ -85,6 +85,7 @@ dampe_server = _group(
     keeping.backup,
     keeping.restore,
     keeping.migrate,
+    keeping.import_legacy,
     token,
     user,
 )
