@@ -1,6 +1,5 @@
 """Tells the server how an attempt fares: at once if it listens, from the outbox later if it does not."""
 
-import contextlib
 import logging
 import random
 import threading
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from DmpWorkflow.backend.outbox import SETTLED, Answer, Delivered, Delivery, Outbox, Report, is_sample
+from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, Report
 from DmpWorkflow.backend.run_file import RunFile
 from DmpWorkflow.backend.watchdog import Usage
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -131,10 +130,10 @@ class Reporter:
         self._run = run
         self._send = send
         self._box = Outbox.of_attempt(root, run.job_id, run.instance_id, run.attempt, delivery_of(run))
-        self._unkept: list[Report] = []  # for which the disk had no room
         self._runner = uuid.uuid4().hex
         self._sequence = 0
-        self._numbering, self._delivering = threading.Lock(), threading.Lock()
+        self._unkept: list[Report] = []  # what found no room on the disk
+        self._numbering, self._keeping, self._delivering = threading.Lock(), threading.Lock(), threading.Lock()
 
     def announce(self, minor_status: str, **values: object) -> None:
         """Send the first report, which makes this runner the attempt's only one; nothing may run before it returns.
@@ -154,8 +153,12 @@ class Reporter:
             raise AttemptRefused(f"the first report was {answer.value}: nothing is run")
 
     def keep(self, status: MajorStatus, minor_status: str | None, **values: object) -> None:
-        """Write a report down, to be delivered in its turn; without a disk to keep it, it is sent at once."""
-        self._keep(self._report(status, minor_status, values))
+        """Write a report down, to be delivered in its turn; while the disk takes none, it is remembered instead."""
+        report = self._report(status, minor_status, values)
+        with self._keeping:
+            if minor_status is not None or len(self._unkept) < SAMPLE_LIMIT:
+                self._unkept.append(report)
+        self._write_down()
 
     def keep_files(self, names: list[str], file_type: str) -> None:
         """Write down that these files are to be entered into the catalogue, as ``keep`` does."""
@@ -165,43 +168,40 @@ class Reporter:
             "action": "register",
             "filetype": file_type,
         }
-        self._keep(self._numbered() | files)
+        with self._keeping:
+            self._unkept.append({"sequence": self._number(), "runner": self._runner} | files)
+        self._write_down()
 
-    def _keep(self, report: Report) -> None:
-        try:
-            self._box.keep(report)
-        except OSError as error:
-            logger.error("cannot keep a report: %s", error)
-            with self._delivering:
-                self._unkept.append(report)
-                self._send_unkept()
-
-    def _send_unkept(self) -> bool:
-        """Send what no disk keeps, as far as the server takes it; say whether the last one was refused."""
-        answer = Answer.ACCEPTED
-        while self._unkept and (answer := self._send(self._unkept[0])) in SETTLED:
-            self._unkept.pop(0)
-        self._unkept = [report for report in self._unkept if not is_sample(report)]  # memory has bounds as well
-        return answer is Answer.REFUSED
-
-    def _keep_unkept(self) -> None:
-        """Write down what the disk has room for by now, so that the agent can deliver it."""
-        with contextlib.suppress(OSError):
-            while self._unkept:
-                self._box.keep(self._unkept[0])
-                self._unkept.pop(0)
+    def _write_down(self) -> None:
+        with self._keeping:
+            try:
+                while self._unkept:
+                    self._box.keep(self._unkept[0])
+                    del self._unkept[0]
+            except OSError as error:
+                logger.error("cannot keep a report: %s", error)
 
     def deliver(self) -> Delivered:
-        """Send what is kept, as far as the server takes it."""
+        """Send what is kept or remembered, as far as the server takes it."""
         with self._delivering:
-            self._keep_unkept()
+            self._write_down()
             try:
                 done = self._box.deliver(self._send)
             except OSError as error:
                 logger.error("cannot deliver kept reports: %s", error)
-                done = Delivered(left=1)
-            refused = self._send_unkept() or done.refused
-            return Delivered(done.sent, done.left + len(self._unkept), refused)
+                done = Delivered(left=len(self._box.kept()))
+            return done if done.left else self._deliver_unkept(done)
+
+    def _deliver_unkept(self, done: Delivered) -> Delivered:
+        """Send what the disk did not take, after all that it did."""
+        while unkept := self._unkept[:]:
+            if (answer := self._send(unkept[0])) not in SETTLED:
+                return Delivered(done.sent, len(unkept), done.refused)
+            with self._keeping:
+                if self._unkept[:1] == unkept[:1]:  # else another thread has written it down: it is sent twice
+                    del self._unkept[0]
+            done = Delivered(done.sent + 1, 0, answer is Answer.REFUSED)
+        return done
 
     def report(self, status: MajorStatus, minor_status: str, **values: object) -> None:
         """Keep a report and try to deliver it; raises AttemptRefused if the server wants the attempt to stop."""
@@ -223,20 +223,22 @@ class Reporter:
         self._box.discard()
 
     def _report(self, status: MajorStatus, minor_status: str | None, values: dict[str, object]) -> dict[str, object]:
-        report = self._numbered() | {
+        report: dict[str, object] = {
             "t_id": self._run.job_id,
             "inst_id": self._run.instance_id,
             "major_status": str(status),
             "minor_status": minor_status,
             "attempt": self._run.attempt,
+            "sequence": self._number(),
+            "runner": self._runner,
         }
         return report | {name: value for name, value in values.items() if value is not None}
 
-    def _numbered(self) -> dict[str, object]:
-        """Return the beginning of the next report."""
+    def _number(self) -> int:
+        """Return the number of the next report."""
         with self._numbering:
             self._sequence += 1
-            return {"sequence": self._sequence, "runner": self._runner}
+            return self._sequence
 
 
 def _jitter(pause: float) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivery, Outbox, outboxes
+from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, outboxes
 from DmpWorkflow.backend.reporter import AttemptRefused, Courier, Reporter, Sender, ServerNotReached
 from DmpWorkflow.backend.watchdog import Usage
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -259,16 +259,37 @@ def test_announcing_ends_with_the_grace_time(tmp_path: Path) -> None:
     assert kept(tmp_path) == []
 
 
-def test_report_without_a_disk_is_sent_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    send = Recorder(Answer.ACCEPTED)
+def test_reports_without_a_disk_are_remembered_and_sent_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    send = Recorder(Answer.LATER, Answer.ACCEPTED)
     reporter = Reporter(run_file(tmp_path, "http://x"), send)
     folder = next((tmp_path / "outbox").iterdir())
     (folder / "delivery.json").unlink()
     folder.rmdir()
     folder.write_text("no folder")
+    reporter.keep(MajorStatus.RUNNING, "PreparingOutputData")
     reporter.keep(MajorStatus.DONE, "ApplicationComplete")
-    assert send.numbers == [1]
+    assert reporter.deliver() == Delivered(left=2)
+    assert reporter.deliver() == Delivered(sent=2)
+    assert send.numbers == [1, 1, 2]
     assert "cannot keep" in caplog.text
+
+
+def test_remembered_reports_go_to_the_disk_once_it_takes_them(tmp_path: Path) -> None:
+    send = Recorder(Answer.LATER)
+    reporter = Reporter(run_file(tmp_path, "http://x"), send)
+    folder = next((tmp_path / "outbox").iterdir())
+    delivery = (folder / "delivery.json").read_bytes()
+    (folder / "delivery.json").unlink()
+    folder.rmdir()
+    folder.write_text("no folder")
+    reporter.keep(MajorStatus.RUNNING, "PreparingOutputData")
+    folder.unlink()
+    folder.mkdir()
+    (folder / "delivery.json").write_bytes(delivery)
+    reporter.keep(MajorStatus.DONE, "ApplicationComplete")
+    assert [report["sequence"] for report in kept(tmp_path)] == [1, 2]
 
 
 def test_courier_tells_of_a_refusal_once(tmp_path: Path) -> None:
@@ -280,15 +301,11 @@ def test_courier_tells_of_a_refusal_once(tmp_path: Path) -> None:
         assert refused.wait(60)
 
 
-def test_a_report_without_a_disk_waits_in_memory_and_then_on_the_disk(tmp_path: Path) -> None:
+def test_an_outbox_that_cannot_be_made_hinders_no_report(tmp_path: Path) -> None:
     run = run_file(tmp_path, "http://x")
-    send = Recorder(Answer.LATER, Answer.LATER, Answer.LATER, Answer.ACCEPTED)
     Path(run.outbox).write_text("in the way")
-    reporter = Reporter(run, send)
+    reporter = Reporter(run, Recorder(Answer.LATER))
     reporter.keep(MajorStatus.FAILED, "ApplicationExitCode3")
-    assert reporter.deliver().left
     Path(run.outbox).unlink()
     assert reporter.deliver().left == 1
     assert [report["minor_status"] for report in kept(tmp_path)] == ["ApplicationExitCode3"]
-    assert (reporter.deliver().left, kept(tmp_path)) == (0, [])
-    assert send.numbers == [1, 1, 1, 1]
