@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import pymongo
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.errors import ServerSelectionTimeoutError
@@ -24,7 +23,6 @@ CLIENT_OPTIONS: dict[str, Any] = {
     "connectTimeoutMS": 5000,
     "heartbeatFrequencyMS": 5000,
 }
-TRANSACTION_SECONDS = 60  # MongoDB itself ends longer ones
 
 
 class Database:
@@ -77,12 +75,10 @@ class Database:
         def with_primary(session: ClientSession) -> Result:
             try:
                 return work(session)
-            except (
-                ServerSelectionTimeoutError
-            ) as error:  # the driver would try for as long as the transaction may take
+            except ServerSelectionTimeoutError as error:  # which the driver would try again for two minutes
                 raise Unavailable("the database has no primary now: try again") from error
 
-        with pymongo.timeout(TRANSACTION_SECONDS), self.client.start_session() as session:
+        with self.client.start_session() as session:
             return session.with_transaction(
                 with_primary, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
             )
