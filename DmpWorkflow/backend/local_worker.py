@@ -3,6 +3,7 @@
 It runs queued jobs one after the other in its slot, and ends when there are none. It needs no agent.
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from DmpWorkflow.backend.local_spool import Record, Spool, split_running
 
 BATCH_ID_VARIABLE = "DWF_LOCAL_ID"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 DISK_SECONDS = 1.0  # between two looks whether a full disk has room again
 
 
@@ -43,6 +45,8 @@ def _patiently(write: Callable[[], None]) -> None:
         try:
             return write()
         except OSError as error:
+            if error.errno not in FULL:
+                raise
             print(f"local worker: {error}: trying again", file=sys.stderr)
             time.sleep(DISK_SECONDS)
 
