@@ -1,4 +1,7 @@
-"""Injects faults of every kind into an installation, says what they came to; exit code 1 for a broken promise."""
+"""Injects faults of every kind into a whole installation, and prints what they came to.
+
+The exit code is 1 if a promise was broken.
+"""
 
 import argparse
 import secrets

@@ -269,7 +269,7 @@ class Cycle:
         now = time.time()
         for held in gone:
             held.missing += 1
-            held.missing_since = held.missing_since or now
+            held.missing_since = min(held.missing_since or now, now)  # the clock may have been ahead
         killed = [held for held in gone if held.killed]
         missed = [held for held in gone if not held.killed and held.missing >= MISSING_BEFORE_LOST]
         with self._telling():
@@ -372,10 +372,16 @@ class Cycle:
         return submissions, refused, later
 
     def _report(self, reports: Sequence[Json]) -> None:
-        """Report in bulk; what the server does not want to run any more is cancelled by the next cycle's answers."""
-        for report, result in zip(reports, self.client.report_many(reports), strict=True):
+        """Report in bulk; what the server does not want to run any more is cancelled by the next cycle's answers.
+
+        Raises Unavailable if it could not apply all of them: the next cycle tells them again.
+        """
+        results = self.client.report_many(reports)
+        for report, result in zip(reports, results, strict=True):
             if result["result"] != "ok":
                 log.warning("%s/%s: %s", report["t_id"], report["inst_id"], result["error"])
+        if any(result.get("status") == Unavailable.http_status for result in results):
+            raise Unavailable("the server did not apply all reports: the next cycle sends them again")
 
 
 def _key(instance: Json) -> AttemptKey:

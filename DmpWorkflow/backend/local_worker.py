@@ -3,6 +3,7 @@
 It runs queued jobs one after the other in its slot, and ends when there are none. It needs no agent.
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from DmpWorkflow.backend.process_tree import ProcessTree, become_subreaper
 
 BATCH_ID_VARIABLE = "DWF_LOCAL_ID"
 STOP_SECONDS = 10.0  # between TERM and KILL, for what a runner left that was killed
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 DISK_SECONDS = 1.0  # between two looks whether a full disk has room again
 
 
@@ -46,6 +48,8 @@ def _patiently(write: Callable[[], None]) -> None:
         try:
             return write()
         except OSError as error:
+            if error.errno not in FULL:
+                raise
             print(f"local worker: {error}: trying again", file=sys.stderr)
             time.sleep(DISK_SECONDS)
 

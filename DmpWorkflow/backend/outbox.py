@@ -43,11 +43,6 @@ SETTLED = frozenset({Answer.ACCEPTED, Answer.REFUSED, Answer.REJECTED})
 Send = Callable[[Report], Answer]
 
 
-def is_sample(report: Report) -> bool:
-    """Say whether a report is only a sign of life, which may be left out."""
-    return report.get("major_status") == "Running" and report.get("minor_status") is None
-
-
 @dataclass(frozen=True)
 class Delivery:
     """How to reach the server in the name of an attempt."""
@@ -93,7 +88,8 @@ class Outbox:
 
         The runner is part of the file's name: a second runner of the attempt must not overwrite what the first left.
         """
-        ending = SAMPLE if is_sample(report) else ".json"
+        is_sample = report.get("major_status") == "Running" and report.get("minor_status") is None
+        ending = SAMPLE if is_sample else ".json"
         path = self.folder / f"{report['sequence']:08d}-{report['runner']}{ending}"
         content = json.dumps(dict(report)).encode()
         self._prepare()
@@ -102,7 +98,7 @@ class Outbox:
         except FileNotFoundError:  # the agent discarded the empty folder at this very moment
             self._prepare()
             write_private(path, content)
-        if is_sample(report):
+        if is_sample:
             self._thin_out()
 
     def _thin_out(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, Report, is_sample
+from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, Report
 from DmpWorkflow.backend.run_file import RunFile
 from DmpWorkflow.backend.watchdog import Usage
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -156,7 +156,11 @@ class Reporter:
 
     def keep(self, status: MajorStatus, minor_status: str | None, **values: object) -> None:
         """Write a report down, to be delivered in its turn; while the disk takes none, it is remembered instead."""
-        self._keep(self._report(status, minor_status, values))
+        report = self._report(status, minor_status, values)
+        with self._keeping:
+            if minor_status is not None or len(self._unkept) < SAMPLE_LIMIT:
+                self._unkept.append(report)
+        self._write_down()
 
     def keep_files(self, names: list[str], file_type: str) -> None:
         """Write down that these files are to be entered into the catalogue, as ``keep`` does."""
@@ -166,12 +170,8 @@ class Reporter:
             "action": "register",
             "filetype": file_type,
         }
-        self._keep(self._numbered() | files)
-
-    def _keep(self, report: Report) -> None:
         with self._keeping:
-            if not is_sample(report) or len(self._unkept) < SAMPLE_LIMIT:  # memory has bounds as well
-                self._unkept.append(report)
+            self._unkept.append({"sequence": self._number(), "runner": self._runner} | files)
         self._write_down()
 
     def _write_down(self) -> None:
@@ -225,20 +225,22 @@ class Reporter:
         self._box.discard()
 
     def _report(self, status: MajorStatus, minor_status: str | None, values: dict[str, object]) -> dict[str, object]:
-        report = self._numbered() | {
+        report: dict[str, object] = {
             "t_id": self._run.job_id,
             "inst_id": self._run.instance_id,
             "major_status": str(status),
             "minor_status": minor_status,
             "attempt": self._run.attempt,
+            "sequence": self._number(),
+            "runner": self._runner,
         }
         return report | {name: value for name, value in values.items() if value is not None}
 
-    def _numbered(self) -> dict[str, object]:
-        """Return the beginning of the next report."""
+    def _number(self) -> int:
+        """Return the number of the next report."""
         with self._numbering:
             self._sequence += 1
-            return {"sequence": self._sequence, "runner": self._runner}
+            return self._sequence
 
 
 def _jitter(pause: float) -> float:

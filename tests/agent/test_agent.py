@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,32 @@ def test_a_site_whose_clock_is_wrong_works_like_any_other(
         assert before <= instance["started_at"] <= instance["last_update"] <= after
     told = int((site.folder / "1").read_text())
     assert abs(abs(told - after.timestamp()) - 3600) < 1800, "the clock was not wrong"
+
+
+def test_what_the_server_could_not_apply_is_told_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = site.submit(1, script="sleep 1000")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
+    kill_everything(site)
+    site.cycle()
+    with monkeypatch.context() as patched, pytest.raises(Unavailable, match="sends them again"):
+        refused = {"result": "nok", "status": 503, "error": "this report was not applied: send it again"}
+        patched.setattr(site.client, "report_many", lambda reports: [refused for _ in reports])
+        site.cycle()
+    assert site.cycle().lost == 1
+    assert site.counts(job) == {"Failed": 1}
+
+
+def test_a_clock_that_was_ahead_delays_no_conclusion(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = site.submit(1, script="sleep 1000")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
+    kill_everything(site)
+    with monkeypatch.context() as patched:
+        now = time.time()
+        patched.setattr(time, "time", lambda: now + 3600)
+        site.cycle()
+    assert site.cycle().lost == 1
 
 
 def kill_everything(site: Site) -> None:

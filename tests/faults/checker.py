@@ -11,7 +11,7 @@ from DmpWorkflow.core.database.rollback import ATTEMPTS_KEPT
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.core.samples import LIMIT
 from tests.faults.ledger import Attempt, Entry
-from tests.faults.work import Kind
+from tests.faults.work import WRONG_INPUT, Kind
 
 Instance = tuple[str, int]
 NO_REASONS = frozenset(
@@ -105,6 +105,9 @@ def no_report_lost(evidence: Evidence) -> Iterator[str]:
     """What payloads told is in the database, their files are in the catalogue, and nothing waits in an outbox."""
     yield from (f"{path} was not delivered" for path in evidence.kept)
     ends = {entry.attempt: entry.code for entry in evidence.ledger if entry.word == "end"}
+    for attempt, code in ends.items():
+        if code == WRONG_INPUT:
+            yield f"{_named(evidence, attempt)} did not find what its parent wrote"
     for (job, number), instance in evidence.instances.items():
         attempt = (job, number, instance["attempt"])
         if instance["handed_out"] and (text := _disagreement(evidence, attempt, ends.get(attempt), instance)):

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -206,10 +207,12 @@ class Injector:
             return False
         job, number, _ = wrapper.attempt
         self.ordered.add((job, number))
-        try:
-            order(job, number)
-        except DmpWorkflowError:
-            return False
+
+        def give() -> None:
+            with suppress(DmpWorkflowError):
+                order(job, number)
+
+        threading.Thread(target=give, daemon=True).start()  # the next fault does not wait for it
         return True
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,8 +174,9 @@ def _kill(process: psutil.Process) -> None:
 class Installation:
     """Everything, started; a context manager that leaves nothing behind."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, agents: Sequence[tuple[str, str]] = AGENTS) -> None:
         self.folder = folder
+        self._names = agents
         self.ledger = folder / "ledger"
         self._stack = ExitStack()
 
@@ -202,13 +203,12 @@ class Installation:
         for server in self.servers:
             stack.callback(server.stop)
             server.start()
-        self.people = Client(
-            self.proxy.doors[PEOPLE].url, credentials.create(self.database, "people", "admin")[0], patience=20
-        )
+        token = credentials.create(self.database, "people", "admin")[0]
+        self.people = Client(self.proxy.doors[PEOPLE].url, token)
         stack.callback(self.people.close)
         _wait_for(self.people)
         self.has_small_disk = stack.enter_context(small_disk(self.site_folder(SMALL)))
-        self.agents = [self._agent(site, name, tokens[site]) for site, name in AGENTS]
+        self.agents = [self._agent(site, name, tokens[site]) for site, name in self._names]
         for agent in self.agents:
             stack.callback(_end, agent)
             agent.start()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.checker import TRACE, Acknowledged, Evidence, check
 from tests.faults.ledger import Attempt, Entry
-from tests.faults.work import Kind
+from tests.faults.work import WRONG_INPUT, Kind
 
 PARENT, CHILD, FAILING = "parent", "child", "failing"
 FILE = "/store/000001.dat"
@@ -77,6 +77,11 @@ BROKEN = [
         3,
         "nobody killed it",
         replace(doctored(FAILING, status="Terminated", minor_status="KilledByBatch"), ledger=KEPT.ledger[:5]),
+    ),
+    (
+        3,
+        "did not find what its parent wrote",
+        replace(KEPT, ledger=[*KEPT.ledger, a_run(CHILD, WRONG_INPUT, attempt=2)[1]]),
     ),
     (3, "the catalogue lacks /store/000001.dat", replace(KEPT, catalogue=frozenset())),
     (4, "is counted as", replace(KEPT, counted=COUNTED | {CHILD: {"Done": 2}})),

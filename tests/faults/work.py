@@ -24,6 +24,7 @@ class Kind(StrEnum):
 
 NAPS = {Kind.PARENT: 2, Kind.CHILD: 2, Kind.PLAIN: 4, Kind.FAILING: 2, Kind.GREEDY: 1}  # seconds, at most
 CODES = {Kind.FAILING: 3}
+WRONG_INPUT = 9  # exit code of a child that does not find what its parent wrote
 GREED = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); sleep 100 || exit 7"
 NUMBERS = {Kind.PARENT: 4, Kind.CHILD: 4, Kind.PLAIN: 4, Kind.FAILING: 1, Kind.GREEDY: 1}
 MAY_USE_MB = 40  # of a greedy payload
@@ -52,10 +53,10 @@ class PlannedJob:
         if self.kind is Kind.PARENT:
             outputs, body = (
                 OUTPUTS.format(target=f"{store}/{self.title}/$DWF_SIXDIGIT.dat"),
-                "echo $DWF_SIXDIGIT > out.dat",
+                "echo $DWF_SIXDIGIT > out.dat || exit 8",
             )
         elif self.kind is Kind.CHILD:
-            body = '[ "$(cat $DWF_SIXDIGIT.dat)" = "$DWF_SIXDIGIT" ] || exit 9'
+            body = f'[ "$(cat $DWF_SIXDIGIT.dat)" = "$DWF_SIXDIGIT" ] || {{ {ledger.END.format(code=WRONG_INPUT)}; }}'
         elif self.kind is Kind.GREEDY:
             body = GREED
             variables = f'<Var name="BATCH_OVERRIDE_MEMORY" value="{MAY_USE_MB}"/>'

@@ -6,17 +6,25 @@ from typing import Any, TypeVar
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
+from pymongo.errors import ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from DmpWorkflow.core.database import schema
 from DmpWorkflow.core.database.documents import DOCUMENTS
-from DmpWorkflow.utils.errors import ConfigurationError
+from DmpWorkflow.utils.errors import ConfigurationError, Unavailable
 
 Document = dict[str, Any]
 Result = TypeVar("Result")
 
-CLIENT_OPTIONS: dict[str, Any] = {"tz_aware": True, "serverSelectionTimeoutMS": 5000}
+# Who asks is told soon that there is no primary, and asks again. A member that hangs is given up after two of these
+# times: what waits for its answer is broken off then, and repeated (as retryable writes and reads) with the next one.
+CLIENT_OPTIONS: dict[str, Any] = {
+    "tz_aware": True,
+    "serverSelectionTimeoutMS": 5000,
+    "connectTimeoutMS": 5000,
+    "heartbeatFrequencyMS": 5000,
+}
 
 
 class Database:
@@ -79,10 +87,20 @@ class Database:
                 collection.create_index(spec["fields"], **options)
 
     def transaction(self, work: Callable[[ClientSession], Result]) -> Result:
-        """Run ``work`` in a transaction, again as long as it only conflicts with others."""
+        """Run ``work`` in a transaction, again as long as it only conflicts with others.
+
+        A commit without an answer is repeated as well. Raises Unavailable at once where there is no primary.
+        """
+
+        def with_primary(session: ClientSession) -> Result:
+            try:
+                return work(session)
+            except ServerSelectionTimeoutError as error:  # which the driver would try again for two minutes
+                raise Unavailable("the database has no primary now: try again") from error
+
         with self.client.start_session() as session:
             return session.with_transaction(
-                work, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
+                with_primary, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
             )
 
     def close(self) -> None:

@@ -18,11 +18,11 @@ from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import AWAITING
 from DmpWorkflow.core.database.jobs import NewJob
 from DmpWorkflow.core.database.reporting import HISTORY_LIMIT, LOG_LIMIT, last_line
-from DmpWorkflow.core.database.submission import LONGEST_TITLE
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, parse_jobs, serialise_jobs
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 from DmpWorkflow.core.literals import dictionary
+from DmpWorkflow.core.names import LONGEST_TITLE
 from DmpWorkflow.core.overrides import from_mapping
 from DmpWorkflow.core.samples import append_thinned
 from DmpWorkflow.utils.errors import InvalidInput
