@@ -29,7 +29,7 @@ def patience(server: ServerSettings) -> Patience:
 
 def rules(server: ServerSettings) -> Rules:
     """Return what the configuration lets the server do by itself."""
-    return Rules(pause_after=server.pause_after_failures or 0)
+    return Rules(server.pause_after_failures or 0, server.avoid_black_holes)
 
 
 def start(app: Flask) -> None:
