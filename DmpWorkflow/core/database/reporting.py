@@ -22,7 +22,6 @@ from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, NotFound, U
 HISTORY_LIMIT = 100  # entries of one attempt
 LINE_LIMIT = 200  # characters of the last line
 LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
-MOST_AVOIDED = 5  # times that an instance is kept from black holes, before it runs on one after all
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
@@ -160,7 +159,7 @@ def _less_black_holes(
 def _begins(report: StatusReport, state: Document) -> bool:
     """Say whether a runner wants to begin here, which was not refused to this instance too often already."""
     is_first = report.report.status is MajorStatus.RUNNING and report.report.runner and not state.get("runner")
-    return bool(is_first and report.values.get("hostname")) and (state.get("avoided") or 0) < MOST_AVOIDED
+    return bool(is_first and report.values.get("hostname")) and (state.get("avoided") or 0) < retrying.MOST_AVOIDED
 
 
 def _states(database: Database, reports: Sequence[StatusReport]) -> dict[Key, Document]:
@@ -340,7 +339,8 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
         changes["started_at"] = time
     ended = report.report.status in FINAL
-    gone = ("claim" if ended else "claim.expires", "stalled_since", "not_before")
+    gone = ["claim" if ended else "claim.expires", "stalled_since", "not_before"]
+    gone += [] if report.report.attempt is None else ["quiet"]
     update: Document = {"$set": changes, "$unset": dict.fromkeys(gone, "")}
     if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):
         entry = {"status": status, "minor_status": minor or state["minor_status"], "update": time}

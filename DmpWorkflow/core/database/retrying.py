@@ -16,6 +16,7 @@ from DmpWorkflow.core.retries import RetryPolicy, pause_before
 
 BAD = FINAL - {MajorStatus.DONE}
 HOST_AVOIDED = "HostAvoided"
+MOST_AVOIDED = 5  # times that an instance is kept from black holes, before it runs on one after all
 AVOIDING_PAUSE = timedelta(minutes=2)
 OF_CURRENT_ATTEMPT = ("sequence", "runner", "lost", "batchId", "hostname")
 
@@ -59,7 +60,7 @@ def start_again(database: Database, ended: Sequence[Ended], session: ClientSessi
 
 def _fresh(job: Document, one: Ended) -> Document | None:
     """Return with what an instance starts again; None: it does not."""
-    if one.minor_status == HOST_AVOIDED:
+    if one.minor_status == HOST_AVOIDED and one.avoided < MOST_AVOIDED:
         return _new(job, AVOIDING_PAUSE) | {"avoided": one.avoided + 1, "handed_out": False}  # no retry of the job's
     policy = RetryPolicy(job.get("retries", 0), job.get("retry_on") or ())
     pause = pause_before(policy, one.retried, one.minor_status)
