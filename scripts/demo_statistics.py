@@ -8,10 +8,10 @@ from typing import Any
 from pymongo import ReplaceOne
 
 import DmpWorkflow
-from DmpWorkflow.core.database import activity, distributions, snapshots
+from DmpWorkflow.core.database import activity, black_holes, distributions, snapshots
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
-from scripts.demo_instances import QUARTER, Tally
+from scripts.demo_instances import HOLE_SINCE, QUARTER, Tally
 from scripts.demo_plan import HOUR, SITES, SPAN, DemoSite
 
 BEATS = 6  # of an agent in a quarter of an hour
@@ -23,6 +23,7 @@ Counts = dict[str, dict[str, int]]  # by site and status
 def write(database: Database, tally: Tally, now: datetime) -> None:
     """Add what happened to the statistics."""
     _write_changes(database, tally)
+    _write_streaks(database, tally, now)
     over_time = dict(_over_time(tally, now))
     _add_snapshots(database, over_time)
     held = {
@@ -58,6 +59,28 @@ def _write_changes(database: Database, tally: Tally) -> None:
     ):
         if writes:
             collection.bulk_write(writes, ordered=False)
+
+
+def _write_streaks(database: Database, tally: Tally, now: datetime) -> None:
+    """Keep which hosts succeeded last, and of those that fail all that they get how many that are."""
+    today = int(now.timestamp() // (24 * HOUR))
+    ends: dict[tuple[str, str], Counter[str]] = {}
+    for (site, host, day, status), number in tally.hosts.items():
+        if day >= today - 1:
+            ends.setdefault((site, host), Counter())[status] += number
+    jobs = {site.name: database.jobs.distinct("_id", {"execution_site": site.name}) for site in SITES}
+    holes = {(site.name, site.host(site.hole)) for site in SITES if site.hole is not None}
+    since = _at(now.timestamp() - HOLE_SINCE)
+    writes = []
+    for (site, host), words in ends.items():
+        streak: Document = {"site": site, "hostname": host, "since": since, "last": now, "failed": 0, "jobs": []}
+        if (site, host) in holes:
+            streak |= {"failed": words["Failed"], "jobs": jobs[site][-black_holes.JOBS_KEPT :]}
+        elif words["Done"]:
+            streak["done_at"] = now
+        writes.append(ReplaceOne({"_id": f"{site}|{host}"}, streak, upsert=True))
+    if writes:
+        database.streaks.bulk_write(writes, ordered=False)
 
 
 LIMITS: Document = {"cpu_max": 86400.0, "mem_max": 4000.0}

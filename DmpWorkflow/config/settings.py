@@ -204,6 +204,7 @@ class ServerSettings:
     lost_after_seconds: int = _key("lost_after", 24 * 3600, parse=parse_duration)
     lost_after_old_seconds: int = _key("lost_after_old", 7 * 24 * 3600, parse=parse_duration)
     pause_after_failures: int | None = _key("pause_after_failures", 20, parse=parse_optional_count)
+    avoid_black_holes: bool = _key("avoid_black_holes", False, parse=parse_bool)
 
     def __post_init__(self) -> None:
         """Take a credential out of the url, where the original's clients had it, so that nothing shows it."""

@@ -29,7 +29,7 @@ def patience(server: ServerSettings) -> Patience:
 
 def rules(server: ServerSettings) -> Rules:
     """Return what the configuration lets the server do by itself."""
-    return Rules(pause_after=server.pause_after_failures or 0)
+    return Rules(server.pause_after_failures or 0, server.avoid_black_holes)
 
 
 def start(app: Flask) -> None:
@@ -44,17 +44,10 @@ def _keep_house(database: Database, times: Patience) -> None:
     wait = threading.Event().wait
     while True:
         try:
-            take_turn(database, times)
+            maintenance.take_turn(database, times, f"server on {socket.gethostname()}, process {os.getpid()}")
         except PyMongoError as error:  # the next turn tries again
             log.error("reaping: %s", error)
         except Exception:
             log.exception("reaping failed")
         seconds = reaper.INTERVAL.total_seconds() / 2
         wait(seconds * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - spreads load, guards nothing
-
-
-def take_turn(database: Database, times: Patience) -> None:
-    """Reap, if it is this process's turn; its result stands with those of the other maintenance actions."""
-    if reaper.is_turn(database):
-        by = f"server on {socket.gethostname()}, process {os.getpid()}"
-        maintenance.run(database, "reap", by, maintenance.Options(patience=times))

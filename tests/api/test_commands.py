@@ -149,6 +149,25 @@ def test_jobs_are_changed_copied_exported_and_removed(shell: Shell) -> None:
     shell.run(jobs, "show", "kept", code=3)
 
 
+def test_retries_and_pauses_by_command(shell: Shell, served: Served) -> None:
+    job = jobs.submit(served.database, jobs.NewJob("fragile", "User", "local", "<Jobs/>"))
+    creation.create_instances(served.database, job["_id"], 1)
+    slug = job["slug"]
+    said = shell.run("dampe-cli-jobs", "retries", "fragile", "3", "--on", "site,payload", "--lost-after", "48:00")
+    assert said == "fragile: 3 retries after site, payload\n"
+    shell.run("dampe-cli-jobs", "retries", "fragile", "3", "--on", "sites", code=2)
+    assert "retry-on: 'sites': expected site, payload, limits, lost" in shell.stderr
+    shell.run("dampe-cli-jobs", "pause", "fragile")
+    watched = shell.run("dampe-cli-jobs", "watch", "fragile", code=1)
+    assert f"paused: by admin; dampe-cli-jobs resume {slug} lets it go on" in watched
+    shell.run("dampe-cli-jobs", "resume", "fragile")
+    with Client(served.url, served.admin_token) as client:
+        found = client.job(slug)
+        assert (found["retries"], found["retry_on"], found["lost_after"]) == (3, ["site", "payload"], 48 * 3600)
+        assert found["paused"] == ""
+        assert client.change_job(slug, lost_after=0)["lost_after"] is None
+
+
 def test_a_dry_run_claims_nothing(shell: Shell, served: Served) -> None:
     shell.run("dampe-cli-new-job", str(ROOT / "examples" / "helloWorld.xml"), "-n", "dry", "--Ninstances", "4")
     assert "would claim at most 3" in shell.run("dampe-cli-fetch-new-jobs", "-d", "-c", "3")

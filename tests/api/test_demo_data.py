@@ -8,6 +8,7 @@ import pytest
 from pymongo.read_concern import ReadConcern
 
 from DmpWorkflow.core.database import activity, counts, site_health, snapshots
+from DmpWorkflow.core.database.checking import check
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
@@ -45,6 +46,10 @@ def test_all_that_it_stores_loads_and_validates_as_documents(filled: Database) -
         assert bool(stored) != (collection.name in MADE_EMPTY), document
         for found in stored:
             document._from_son(found).validate()  # refuses fields that are not declared
+
+
+def test_all_that_must_hold_does(filled: Database) -> None:
+    assert check(filled).broken == {}
 
 
 def test_there_is_as_much_as_was_asked_for(filled: Database, now: datetime) -> None:

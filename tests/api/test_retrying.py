@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from DmpWorkflow.core.database import claims, clock, counts, creation, job_changes, jobs, pausing
 from DmpWorkflow.core.database.connection import Database
@@ -15,7 +15,7 @@ from DmpWorkflow.core.database.killing import kill
 from DmpWorkflow.core.database.reporting import Rules, StatusReport, apply_report, apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
-from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.lifecycle import IllegalTransition, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.utils.errors import InvalidInput
 from tests.api.test_reporting import assert_counts_are_exact, claim_all, instance, make_job, report
@@ -147,6 +147,16 @@ def test_a_lost_attempt_is_refused_once_the_next_one_is_handed_out(database: Dat
     assert instance(database, job, 1)["attempt"] == 2
 
 
+def test_what_was_lost_and_then_killed_stays_so(database: Database) -> None:
+    job = retrying(database, 1)
+    apply_report(database, report(job, 1, MajorStatus.RUNNING, 1))
+    lose(database, job)
+    assert kill(database, job, [1]) == (1, 0)
+    with pytest.raises(IllegalTransition):
+        apply_report(database, report(job, 1, MajorStatus.RUNNING, 2))
+    assert instance(database, job, 1)["minor_status"] == "KilledByUser"
+
+
 XML = b"""<Jobs><Job name="again" type="User" site="local" retries="3" retry-on="%b" lost-after="02:00">
 <JobWrapper executable="bash">x</JobWrapper></Job></Jobs>"""
 WORDS = Words(types=("User",), sites=("local",))
@@ -214,16 +224,23 @@ def test_what_becomes_new_while_a_job_is_being_paused_is_paused_as_well(
 ) -> None:
     job = make_job(database, 5)
     claim_all(database)
-    apply_report(database, report(job, 1, MajorStatus.DONE, 9))
-    mark = pausing._mark
+    lock, conflicts = counts.lock, []
 
-    def roll_back_first(*arguments: Any) -> None:
-        roll_back(database, job, [1])
-        mark(*arguments)
+    def change_meanwhile(*arguments: Any) -> None:
+        """What makes instances New at this moment has to begin again, and then sees the pause."""
+        lock(*arguments)
+        with (
+            pytest.raises(OperationFailure, match="WriteConflict") as found,
+            database.client.start_session() as other,
+            other.start_transaction(),
+        ):
+            counts.change(database, job, {MajorStatus.NEW: 1}, other)
+        conflicts.append(found)
 
-    monkeypatch.setattr(pausing, "_mark", roll_back_first)
-    pausing.pause(database, job, "by anna")
-    assert instance(database, job, 1)["claimable"] is False
-    monkeypatch.setattr(pausing, "_mark", mark)
+    with monkeypatch.context() as patched:
+        patched.setattr(counts, "lock", change_meanwhile)
+        patched.setattr(pausing, "_mark", lambda *_: None)  # of which it would be too late to be found
+        pausing.pause(database, job, "by anna")
+    assert len(conflicts) == 1
     roll_back(database, job, [1, 2, 3, 4, 5])
     assert claim_all(database, "r2") == []

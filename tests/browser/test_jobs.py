@@ -180,11 +180,19 @@ def test_priority_tags_and_archive(editor: Page, served: Served, job: dict[str, 
     editor.get_by_role("button", name="Priority, tags, retries…").click()
     editor.get_by_role("spinbutton", name="Priority").fill("7")
     editor.get_by_role("textbox", name="Tags").fill("mc paper-2026")
+    editor.get_by_role("spinbutton", name="Retries").fill("2")
+    editor.get_by_role("textbox", name="after (site").fill("site, lost")
     editor.get_by_role("button", name="Save").click()
     expect(editor.locator("h1 .tag").first).to_have_text("mc")
     stored = served.database.jobs.find_one({"_id": job["_id"]}) or {}
     assert (stored["priority"], stored["tags"]) == (7, ["mc", "paper-2026"])
+    assert (stored["retries"], stored["retry_on"]) == (2, ["site", "lost"])
     assert served.database.instances.distinct("priority", {"job": job["_id"]}) == [7]
+    editor.get_by_role("button", name="Pause").click()
+    expect(editor.locator("main")).to_contain_text("Paused: by")
+    assert served.database.instances.count_documents({"job": job["_id"], "claimable": True}) == 0
+    editor.get_by_role("button", name="Resume").click()
+    expect(editor.get_by_role("button", name="Pause")).to_be_visible()
     served.database.instances.delete_many({"job": job["_id"]})
     served.database.counts.update_many({"job": job["_id"]}, {"$set": {"status": {}}})
     editor.get_by_role("button", name="Archive").click()

@@ -52,6 +52,7 @@ class Database:
         self.activity = people.get_collection("activity")
         self.failures = people.get_collection("failure")
         self.hosts = people.get_collection("host_activity")
+        self.streaks = people.get_collection("host_streak")
         self.distributions = people.get_collection("distribution")
         self.snapshots = people.get_collection("snapshot")
         self.maintenance = database.get_collection("maintenance")

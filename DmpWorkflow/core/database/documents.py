@@ -142,6 +142,7 @@ class JobInstance(Document):
     not_before = DateTimeField()
     paused = BooleanField()  # as its job
     taken_over = DateTimeField()
+    avoided = IntField()  # times that it was kept from a black hole
 
 
 class InstanceCount(Document):
@@ -348,6 +349,24 @@ class HostActivity(Document):
     Terminated = LongField()
 
 
+class HostStreak(Document):
+    """How many attempts failed quickly and in a row on a host, since when, and those of which jobs."""
+
+    meta: ClassVar[dict[str, Any]] = _meta(
+        "host_streak",
+        [["site", "-failed"], ["site", "done_at"], {"fields": ["last"], "expireAfterSeconds": STATISTICS_SECONDS}],
+        inheritance=False,
+    )
+    id = StringField(primary_key=True)
+    site = StringField(required=True)
+    hostname = StringField(required=True)
+    failed = LongField(default=0)
+    jobs = ListField(ObjectIdField())
+    since = DateTimeField(required=True)
+    last = DateTimeField(required=True)
+    done_at = DateTimeField()
+
+
 class Distribution(Document):
     """What the attempts of a job used: numbers by bin."""
 
@@ -435,6 +454,6 @@ class FailedTries(Document):
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Job, JobInstance, InstanceCount, Claim, Credential, User, Login, Setting, Maintenance, HeartBeat, Agent,
-    AgentHistory, Activity, Failure, HostActivity, Distribution, Snapshot, DataFile, CreationRequest, Audit,
-    FailedTries,
+    AgentHistory, Activity, Failure, HostActivity, HostStreak, Distribution, Snapshot, DataFile, CreationRequest,
+    Audit, FailedTries,
 )  # fmt: skip

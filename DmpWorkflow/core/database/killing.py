@@ -40,7 +40,7 @@ def _end_waiting(database: Database, job: ObjectId, numbers: Sequence[int], sess
     now = clock.now()
     status = {"status": str(MajorStatus.TERMINATED), "minor_status": KILLED_BY_USER}
     update: Document = {
-        "$set": status | {"last_update": now, "claimable": False, "active": False},
+        "$set": status | {"last_update": now, "claimable": False, "active": False, "lost": False},
         "$unset": {"claim": "", "not_before": ""},
         "$push": {"status_history": status | {"update": now}},
     }

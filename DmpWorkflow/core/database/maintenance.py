@@ -12,7 +12,7 @@ from DmpWorkflow.core.database import audit, checking, claims, cleaning, clock, 
 from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.counts import Counts
-from DmpWorkflow.core.database.reaper import Patience, reap
+from DmpWorkflow.core.database.reaper import Patience, Reaped, is_turn, reap
 from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.text import numbered
 
@@ -101,9 +101,23 @@ def _compare_counts(database: Database, options: Options, repair: bool = False) 
     return said
 
 
+def take_turn(database: Database, patience: Patience, by: str) -> None:
+    """Reap, if nobody else has the turn; what came of it is kept if anything did."""
+    if not is_turn(database):
+        return
+    started = clock.now()
+    done = reap(database, patience)
+    if done != Reaped():
+        told = {"ended": clock.now(), "result": _reaped_in_words(done), "by": by, "dry_run": False, "ok": True}
+        database.maintenance.replace_one({"_id": "reap"}, told | {"started": started}, upsert=True)
+
+
 def _reap(database: Database, options: Options) -> str:
-    done = reap(database, options.patience, options.dry_run)
-    would = "would be" if options.dry_run else "are"
+    return _reaped_in_words(reap(database, options.patience, options.dry_run), options.dry_run)
+
+
+def _reaped_in_words(done: Reaped, dry_run: bool = False) -> str:
+    would = "would be" if dry_run else "are"
     return f"{numbered(done.stalled, 'instance')} {would} stalled now, {done.lost} {would} given up as lost"
 
 

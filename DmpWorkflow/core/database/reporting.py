@@ -14,6 +14,7 @@ from DmpWorkflow.core.batch_id import same_batch_job
 from DmpWorkflow.core.database import (
     activity,
     attempt_numbers,
+    black_holes,
     children,
     clock,
     counts,
@@ -34,7 +35,7 @@ LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
-    "retried": 1, "stalled_since": 1,
+    "retried": 1, "avoided": 1, "stalled_since": 1,
     "sequence": 1, "runner": 1, "lost": 1, "kill": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
     "hostname": 1, "started_at": 1, "cpu_peak": 1, "memory_peak": 1, "cpu_max": 1, "mem_max": 1, "Nevents": 1,
 }  # fmt: skip
@@ -44,9 +45,14 @@ Key = tuple[ObjectId, int]
 
 @dataclass(frozen=True)
 class Rules:
-    """What the server does by itself: it pauses a job after so many failures of its payload in a row; 0: never."""
+    """What the server does by itself.
+
+    It pauses a job after so many failures of its payload in a row (0: never), and may keep payloads from starting on
+    black holes.
+    """
 
     pause_after: int = 20
+    avoid_black_holes: bool = False
 
 
 USUAL = Rules()
@@ -118,18 +124,52 @@ def _apply_round(
     for _ in range(TRIES):
         states = _states(database, [reports[position] for position in positions])
         accepted: list[tuple[StatusReport, Document]] = []
+        chosen: list[int] = []
         for position in positions:
             state = states.get(reports[position].key)
             report = _as_ordered(reports[position], state)
             results[position] = result = _decide(state, report, site)
             if state is not None and result is Outcome.APPLY:
                 accepted.append((report, state))
+                chosen.append(position)
+        if rules.avoid_black_holes:
+            accepted = _less_black_holes(database, accepted, chosen, results)
         if _write(database, accepted):
             _tell(database, accepted, rules)
             return
     for position in positions:
-        if results[position] is Outcome.APPLY:
+        if results[position] is Outcome.APPLY or isinstance(results[position], HostAvoided):
             results[position] = Unavailable("other reports of this instance came at once: send it again")
+
+
+def _less_black_holes(
+    database: Database,
+    accepted: Sequence[tuple[StatusReport, Document]],
+    positions: Sequence[int],
+    results: list[Outcome | DmpWorkflowError],
+) -> list[tuple[StatusReport, Document]]:
+    """Let attempts that begin on a black hole end there and then; their runners are told to stop."""
+    beginning = {
+        number: (state["site"], report.values["hostname"])
+        for number, (report, state) in enumerate(accepted)
+        if _begins(report, state)
+    }
+    avoided = black_holes.to_avoid(database, beginning.values())
+    changed = list(accepted)
+    for number, host in beginning.items():
+        if host in avoided:
+            report, state = accepted[number]
+            values = {**report.values, "minor_status": retrying.HOST_AVOIDED}
+            ended = replace(report.report, status=MajorStatus.FAILED)
+            changed[number] = (replace(report, report=ended, values=values), state)
+            results[positions[number]] = HostAvoided()
+    return changed
+
+
+def _begins(report: StatusReport, state: Document) -> bool:
+    """Say whether a runner wants to begin here, which was not refused to this instance too often already."""
+    is_first = report.report.status is MajorStatus.RUNNING and report.report.runner and not state.get("runner")
+    return bool(is_first and report.values.get("hostname")) and (state.get("avoided") or 0) < retrying.MOST_AVOIDED
 
 
 def _states(database: Database, reports: Sequence[StatusReport]) -> dict[Key, Document]:
@@ -192,12 +232,23 @@ def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]
 
 def _tell(database: Database, accepted: Sequence[tuple[StatusReport, Document]], rules: Rules) -> None:
     """Count what happened: for charts, and for what looks at many ends."""
-    moved = [(report, state) for report, state in accepted if report.report.status != state["status"]]
+    moved = [
+        (report, state)
+        for report, state in accepted
+        if report.report.status != state["status"] and report.values.get("minor_status") != retrying.HOST_AVOIDED
+    ]
     changes = [_change(report, state) for report, state in moved]
     activity.note(database, changes)
     pausing.note(database, changes, rules.pause_after)
     ended = [(report, state) for report, state in moved if report.report.status in FINAL]
     distributions.note(database, [_used(report, state) for report, state in ended])
+    black_holes.note(database, [_end(report, state) for report, state in ended])
+
+
+def _end(report: StatusReport, state: Document) -> black_holes.End:
+    change = _change(report, state)
+    wall = clock.now() - state["started_at"] if state.get("started_at") else None
+    return black_holes.End((change.site, change.hostname), change.job, change.status, change.minor_status, wall)
 
 
 def _change(report: StatusReport, state: Document) -> activity.Change:
@@ -223,6 +274,10 @@ def _used(report: StatusReport, state: Document) -> distributions.Used:
         **limits,
         events=events if report.report.status is MajorStatus.DONE else 0,
     )
+
+
+class HostAvoided(StaleAttempt):
+    """This host fails everything quickly, and is avoided: stop."""
 
 
 class _ChangedMeanwhileError(Exception):
@@ -257,7 +312,13 @@ def _write_all(
 def _ended_badly(report: StatusReport, state: Document) -> retrying.Ended:
     change = _change(report, state)
     return retrying.Ended(
-        state["_id"], report.job, change.status, change.minor_status, report.lost, state.get("retried") or 0
+        state["_id"],
+        report.job,
+        change.status,
+        change.minor_status,
+        report.lost,
+        state.get("retried") or 0,
+        state.get("avoided") or 0,
     )
 
 
@@ -288,7 +349,8 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
         changes["started_at"] = time
     ended = report.report.status in FINAL
-    gone = ("claim" if ended else "claim.expires", "stalled_since", "not_before")
+    gone = ["claim" if ended else "claim.expires", "stalled_since", "not_before"]
+    gone += [] if report.report.attempt is None else ["quiet"]
     update: Document = {"$set": changes, "$unset": dict.fromkeys(gone, "")}
     if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):
         entry = {"status": status, "minor_status": minor or state["minor_status"], "update": time}

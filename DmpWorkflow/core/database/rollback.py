@@ -71,7 +71,7 @@ def _chunk(
 
 
 def _fresh(body: str | None, paused: bool) -> Document:
-    fresh: Document = {"handed_out": False, "retried": 0, "paused": paused}
+    fresh: Document = {"handed_out": False, "retried": 0, "avoided": 0, "paused": paused}
     return fresh | ({} if body is None else {"body": {"$literal": body}})
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from DmpWorkflow.core.database import activity, clock, counts, heartbeats
+from DmpWorkflow.core.database import activity, black_holes, clock, counts, heartbeats
+from DmpWorkflow.core.database.black_holes import BlackHole
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 
@@ -44,8 +45,10 @@ def of_sites(database: Database, sites: Iterable[str]) -> list[SiteHealth]:
     agents: dict[str, list[Document]] = {}
     for agent in heartbeats.agents(database, names):
         agents.setdefault(agent["site"], []).append(agent)
+    holes = {hole.site: hole for hole in reversed(black_holes.of_sites(database, names))}  # the worst of each
+    nothing = dict.fromkeys(MajorStatus, 0)
     found = [
-        _health(name, by_site.get(name, dict.fromkeys(MajorStatus, 0)), agents.get(name, []), _ended(database, name))
+        _health(name, by_site.get(name, nothing), agents.get(name, []), _ended(database, name), holes.get(name))
         for name in names
     ]
     order = [Light.RED, Light.AMBER, Light.GREEN, Light.GREY]
@@ -59,16 +62,22 @@ def _ended(database: Database, site: str) -> tuple[int, int]:
     return bad + sum(hour.get(str(MajorStatus.DONE), 0) for hour in hours), bad
 
 
-def _health(site: str, now: counts.Counts, agents: list[Document], ended: tuple[int, int]) -> SiteHealth:
+def _health(
+    site: str, now: counts.Counts, agents: list[Document], ended: tuple[int, int], hole: BlackHole | None
+) -> SiteHealth:
     total, bad = ended
     failing = bad / total if total else None
     last = max((agent["last_beat"] for agent in agents), default=None)
-    light, reason = _judge(now, agents, last, failing if total >= ENOUGH else None)
+    light, reason = _judge(now, agents, last, failing if total >= ENOUGH else None, hole)
     return SiteHealth(site, light, reason, last, now, total, failing)
 
 
 def _judge(
-    now: Mapping[MajorStatus, int], agents: list[Document], last: datetime | None, failing: float | None
+    now: Mapping[MajorStatus, int],
+    agents: list[Document],
+    last: datetime | None,
+    failing: float | None,
+    hole: BlackHole | None,
 ) -> tuple[Light, str]:
     waiting = now[MajorStatus.NEW]
     has_work = waiting + sum(now[status] for status in ACTIVE) > 0
@@ -85,6 +94,8 @@ def _judge(
         return Light.RED, f"{failing:.0%} fail"
     if silence > SILENT:
         return Light.AMBER, f"its agent is silent for {_in_words(silence)}"
+    if hole is not None:
+        return Light.AMBER, f"host {hole.hostname} fails everything: {hole.failed} in a row"
     if failing is not None and failing >= SOME:
         return Light.AMBER, f"{failing:.0%} fail"
     return Light.GREEN, "works" if has_work else "idle"
