@@ -3,12 +3,14 @@
 import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
 
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
+from DmpWorkflow.frontend.access import Right
 from tests.api.house import ABROAD, AT_HOME, House, build
 
 # stranger: submits, but not this job; owner: submitted it; site: the job's site; elsewhere: another site;
@@ -113,6 +115,7 @@ POST   /admin/users/remove                                             .       .
 HEAD, *ROWS = TABLE.strip().splitlines()
 COLUMNS = HEAD.split()
 EXPECTED = {tuple(row.split()[:2]): row.split()[2:] for row in ROWS}
+ROOT = Path(__file__).parents[2]
 HELD = 1  # the instance whose attempt is under way
 NONE = 999  # of an instance that there is not
 
@@ -202,3 +205,17 @@ def test_every_route_of_the_api_is_described(house: House) -> None:
     pages = {rule.rule for rule in house.app.url_map.iter_rules() if rule.endpoint.startswith("pages.")}
     ours = {(method, re.sub(r"<(?:[^:>]*:)?(\w+)>", r"{\1}", rule)) for method, rule in EXPECTED if rule not in pages}
     assert described == ours
+
+
+def test_the_documented_rights_are_those_in_force() -> None:
+    columns = ["anybody", "attempt", "read", "submit", "site", "operator", "admin"]
+    table = (ROOT / "docs/security.md").read_text().partition("<!-- rights -->\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    documented = {name: dict(zip(columns, marks, strict=True)) for name, _, *marks in rows}
+    assert documented == {right.name: {role: _mark(right, role) for role in columns} for right in Right}
+
+
+def _mark(right: Right, role: str) -> str:
+    if right is Right.PUBLIC:
+        return "yes"
+    return "own" if right.value.only_own(role) else "yes" if role in right.value else ""
