@@ -157,8 +157,8 @@ class Cycle:
     def _deliver_kept_reports(self) -> None:
         """Deliver what payloads left; a payload that is still there delivers its own."""
         for outbox in outboxes(work_files.outbox_folder(self.settings)):
-            with Sender(outbox.delivery) as send:
-                self.result.delivered += outbox.deliver(send).sent
+            send = Sender(outbox.delivery)
+            self.result.delivered += outbox.deliver(send).sent
 
     def _hold(self, jobs: Iterable[BatchJob]) -> None:
         """Take up jobs that are in the batch system under our names but not in the journal."""

@@ -1,13 +1,17 @@
 """Tells the server how an attempt fares: at once if it listens, from the outbox later if it does not."""
 
+import functools
+import json
 import logging
 import random
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlencode
 
 from DmpWorkflow.backend.outbox import SAMPLE_LIMIT, SETTLED, Answer, Delivered, Delivery, Outbox, Report
 from DmpWorkflow.backend.run_file import RunFile
@@ -16,9 +20,10 @@ from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, Unavailable
 
 if TYPE_CHECKING:
-    import requests
+    from urllib.request import OpenerDirector
 
-CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+ANSWER_SECONDS = 30.0  # to connect, and for each part of the answer
+LONGEST_REPLY = 1 << 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 REGISTRATION = ("filename", "site", "action", "filetype")
 REJECTIONS = frozenset({400, 404, 413, 422})  # the same report would get the same answer for ever
@@ -35,85 +40,98 @@ class ServerNotReached(Unavailable):
     """The server accepted no report within the grace time."""
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered: its HTTP status, and its body (the first ``LONGEST_REPLY`` bytes)."""
+
+    status: int
+    body: bytes
+
+
 class Sender:
-    """Sends reports with a credential. Close it, or use it as a context manager."""
+    """Sends reports with a credential; without requests, which would cost each payload 0.1 s."""
 
     def __init__(self, delivery: Delivery) -> None:
-        import requests  # here, so that whoever only reads run files does not pay for it
-
+        self._delivery = delivery
         self._url = delivery.server_url.rstrip("/")
-        self._session: requests.Session = requests.Session()
-        self._session.auth = _bearer(delivery.token)
-        # Given with every request: a session's is overruled by REQUESTS_CA_BUNDLE in the environment.
-        self._trust = delivery.ca_file or None
 
-    def __enter__(self) -> Self:
-        return self
+    @functools.cached_property
+    def _opener(self) -> "OpenerDirector":
+        """What sends: it trusts the configured authority, and follows no redirect, which would take the token."""
+        from urllib.request import BaseHandler, HTTPRedirectHandler, HTTPSHandler, build_opener
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        class StayHere(HTTPRedirectHandler):
+            def redirect_request(self, *_: object) -> None:
+                return None
 
-    def close(self) -> None:
-        self._session.close()
+        handlers: list[BaseHandler] = [StayHere()]
+        if self._url.lower().startswith("https:"):
+            import ssl
+
+            import certifi
+
+            trust = self._delivery.ca_file or certifi.where()
+            handlers.append(HTTPSHandler(context=ssl.create_default_context(cafile=trust)))
+        return build_opener(*handlers)
 
     def __call__(self, report: Report) -> Answer:
         """Send one report and return the server's answer; LATER if there is none."""
+        from http.client import HTTPException
+
         try:
             if "filename" in report:
                 return self._register(report)
-            reply = self._post("/jobstatus/", json={"args": dict(report)})
-        except OSError as error:  # every error of requests is one, also an unreadable ca_file
+            reply = self._post("/jobstatus/", "application/json", json.dumps({"args": dict(report)}))
+        except (OSError, HTTPException) as error:  # also an unreadable ca_file
             logger.warning("the server does not answer: %s", error)
             return Answer.LATER
         return _noted(_answer(reply), reply)
 
     def _register(self, report: Report) -> Answer:
         """Enter files into the catalogue; a refusal stops no payload, since the files are where they should be."""
-        reply = self._post("/datacat/", data={name: report[name] for name in REGISTRATION if report.get(name)})
+        form = urlencode({name: report[name] for name in REGISTRATION if report.get(name)})
+        reply = self._post("/datacat/", "application/x-www-form-urlencoded", form)
         answer = _answer(reply)
         return _noted(Answer.REJECTED if answer is Answer.REFUSED else answer, reply)
 
-    def _post(self, route: str, **content: Any) -> "requests.Response":
-        timeout = (CONNECT_SECONDS, READ_SECONDS)
-        # a redirect is never followed: it would carry report and token to whom it names
-        return self._session.post(
-            self._url + route, timeout=timeout, allow_redirects=False, verify=self._trust, **content
-        )
+    def _post(self, route: str, kind: str, text: str) -> Reply:
+        from urllib.error import HTTPError
+        from urllib.request import Request
+
+        headers = {"Authorization": f"Bearer {self._delivery.token}", "Content-Type": kind}
+        request = Request(self._url + route, text.encode(), headers)  # noqa: S310 - the address is the site's own
+        try:
+            with self._opener.open(request, timeout=ANSWER_SECONDS) as answered:
+                return Reply(answered.status, answered.read(LONGEST_REPLY))
+        except HTTPError as refused:
+            with refused:
+                return Reply(refused.code, refused.read(LONGEST_REPLY))
 
 
-def _noted(answer: Answer, reply: "requests.Response") -> Answer:
+def _noted(answer: Answer, reply: Reply) -> Answer:
     if answer is not Answer.ACCEPTED:
-        logger.warning("%s by the server: %s %.500s", answer.value, reply.status_code, reply.text)
+        said = reply.body[:500].decode(errors="replace")
+        logger.warning("%s by the server: %s %s", answer.value, reply.status, said)
     return answer
 
 
-def _bearer(token: str) -> "Callable[[requests.PreparedRequest], requests.PreparedRequest]":
-    """Return an ``auth`` of requests; a plain header would be replaced by what a worker's ~/.netrc says."""
-
-    def authorise(request: "requests.PreparedRequest") -> "requests.PreparedRequest":
-        request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    return authorise
-
-
-def _answer(reply: "requests.Response") -> Answer:
-    if reply.status_code == 409:
+def _answer(reply: Reply) -> Answer:
+    if reply.status == 409:
         return Answer.REFUSED
-    if reply.status_code in DENIALS:
+    if reply.status in DENIALS:
         return Answer.DENIED
     result = _result(reply)
-    if reply.status_code == 200 and result.get("result") == "ok":
+    if reply.status == 200 and result.get("result") == "ok":
         return Answer.ACCEPTED
-    if reply.status_code in REJECTIONS and result:
+    if reply.status in REJECTIONS and result:
         return Answer.REJECTED
     return Answer.LATER
 
 
-def _result(reply: "requests.Response") -> dict[str, Any]:
+def _result(reply: Reply) -> dict[str, Any]:
     """Return the decoded reply; empty for what is not ours, like the page of a proxy: that settles no report."""
     try:
-        content = reply.json()
+        content = json.loads(reply.body)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
@@ -272,7 +290,7 @@ class Courier:
         self._stopped = True
         self._wake.set()
         if error is None:  # else there is a payload to stop, which must not wait for a server that hangs
-            self._thread.join(CONNECT_SECONDS + READ_SECONDS)
+            self._thread.join(2 * ANSWER_SECONDS)
 
     def poke(self) -> None:
         """Deliver now what is kept."""

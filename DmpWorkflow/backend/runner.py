@@ -392,8 +392,8 @@ def main(arguments: list[str]) -> int:
     with _plain_errors():
         run = RunFile.load(Path(arguments[0]))
         become_subreaper()
-        with Sender(delivery_of(run)) as sender:
-            return Runner(run, sender).run()
+        sender = Sender(delivery_of(run))
+        return Runner(run, sender).run()
 
 
 if __name__ == "__main__":

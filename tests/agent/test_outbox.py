@@ -189,22 +189,24 @@ def test_discard_keeps_what_waits(tmp_path: Path) -> None:
     ],
 )
 def test_answers_of_a_server(reply: Reply, answer: Answer) -> None:
-    with stand_in(answer=lambda report: reply) as server, Sender(Delivery(server.url, "token")) as send:
+    with stand_in(answer=lambda report: reply) as server:
+        send = Sender(Delivery(server.url, "token"))
         assert send(a_report(1)) is answer
 
 
 def test_nobody_at_the_address_is_an_answer_for_later() -> None:
     with stand_in() as server:
         pass
-    with Sender(Delivery(server.url, "token")) as send:
-        assert send(a_report(1)) is Answer.LATER
+    send = Sender(Delivery(server.url, "token"))
+    assert send(a_report(1)) is Answer.LATER
 
 
 def test_credential_of_a_netrc_does_not_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with stand_in() as server, Sender(Delivery(server.url, "token")) as send:
+    with stand_in() as server:
+        send = Sender(Delivery(server.url, "token"))
         send(a_report(1))
     assert server.tokens == {"Bearer token"}
 
@@ -213,20 +215,21 @@ def test_files_are_registered_once_the_server_answers_and_before_the_end(tmp_pat
     with stand_in() as server:
         port = server.port
     run = run_file(tmp_path, server.url)
-    with Sender(Delivery(server.url, "token")) as send:
-        reporter = Reporter(run, send)
-        reporter.keep_files(["a.root", "b.root"], "mc")
-        reporter.keep(MajorStatus.DONE, "ApplicationComplete")
-        assert reporter.deliver().left == 2
-        with stand_in(port) as server:
-            assert [delivered.deliver(send).sent for delivered in outboxes(Path(run.outbox))] == [2]
+    send = Sender(Delivery(server.url, "token"))
+    reporter = Reporter(run, send)
+    reporter.keep_files(["a.root", "b.root"], "mc")
+    reporter.keep(MajorStatus.DONE, "ApplicationComplete")
+    assert reporter.deliver().left == 2
+    with stand_in(port) as server:
+        assert [delivered.deliver(send).sent for delivered in outboxes(Path(run.outbox))] == [2]
     form = {"filename": ["a.root,b.root"], "site": ["bari"], "action": ["register"], "filetype": ["mc"]}
     assert server.forms == [form]
     assert server.statuses() == [("Done", "ApplicationComplete")]
 
 
 def test_a_refused_registration_stops_no_payload(tmp_path: Path) -> None:
-    with stand_in() as server, Sender(Delivery(server.url, "token")) as send:
+    with stand_in() as server:
+        send = Sender(Delivery(server.url, "token"))
         server.answer_forms = STALE
         reporter = Reporter(run_file(tmp_path, server.url), send)
         reporter.keep_files(["a.root"], "")

@@ -85,8 +85,8 @@ def test_clients_and_payloads_wait_and_try_again(served: Served) -> None:
     ):
         client.whoami()
     assert busy.value.transient
-    with Sender(Delivery(served.url, "wrong")) as send:
-        assert send({"t_id": "0" * 24, "inst_id": 1, "major_status": "Running"}) is Answer.LATER
+    send = Sender(Delivery(served.url, "wrong"))
+    assert send({"t_id": "0" * 24, "inst_id": 1, "major_status": "Running"}) is Answer.LATER
 
 
 def test_good_tokens_ask_for_no_counter(served: Served) -> None:
