@@ -3,7 +3,10 @@
 import gzip
 import itertools
 import json
+import os
 import stat
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,6 +42,7 @@ from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.frontend.cli.main import dampe_server
 from DmpWorkflow.utils.errors import ConfigurationError, Conflict, DmpWorkflowError, NotFound
+from tests.documented import block
 from tests.served import CONFIGURATION
 
 WAIT = 60
@@ -390,3 +394,22 @@ def test_by_command(database: Database, other: Database, mongod: EmbeddedMongod,
     assert refused.exit_code == Conflict.exit_code and refused.output.count("\n") == 1
     assert run(other, "restore", file, "--replace", other.name, "--json").exit_code == 0
     assert len(claim(other, "r1")) == 3
+
+
+def test_the_script_for_cron(database: Database, mongod: EmbeddedMongod, tmp_path: Path) -> None:
+    make_job(database, "sim", 3)
+    settings, folder = tmp_path / "server.cfg", tmp_path / "backups"
+    folder.mkdir()
+    settings.write_text(
+        CONFIGURATION.format(url="http://127.0.0.1:1", auth="required", uri=mongod.uri, name=database.name)
+    )
+    script = block("docs/server.md", "backup script")
+    for theirs, ours in (("/var/backups/dampe", folder), ("/etc/dampe/server.cfg", settings)):
+        assert theirs in script
+        script = script.replace(theirs, str(ours))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    made = sorted(folder.iterdir())
+    assert [path.name.split("-")[0] for path in made] == ["day", "month"]
+    assert all(archive.verify(path).documents["job_instance"] == 3 for path in made)
