@@ -294,8 +294,16 @@ def test_nothing_is_overwritten_unless_told(database: Database, other: Database,
     assert [path.name for path in tmp_path.iterdir()] == ["backup"]
 
 
+def write_settings(opened: Database, mongod: EmbeddedMongod, folder: Path) -> Path:
+    settings = folder / f"{opened.name}.cfg"
+    settings.write_text(
+        CONFIGURATION.format(url="http://127.0.0.1:1", auth="required", uri=mongod.uri, name=opened.name)
+    )
+    return settings
+
+
 def test_half_a_restore_is_refused_until_it_is_repeated(
-    database: Database, other: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, other: Database, mongod: EmbeddedMongod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_job(database, "sim", 50)
     back_up(database, tmp_path / "backup")
@@ -306,6 +314,8 @@ def test_half_a_restore_is_refused_until_it_is_repeated(
     for refused in (other.prepare, lambda: back_up(other, tmp_path / "half")):
         with pytest.raises(ConfigurationError, match=r"half restored .* again"):
             refused()
+    started = CliRunner().invoke(dampe_server, ["run", "--config", str(write_settings(other, mongod, tmp_path))])
+    assert started.exit_code == ConfigurationError.exit_code and "half restored" in started.output
     restore(other, tmp_path / "backup")
     other.prepare()
     assert len(claim(other, "r1")) == 50
@@ -374,11 +384,7 @@ def test_by_command(database: Database, other: Database, mongod: EmbeddedMongod,
     make_job(database, "sim", 3)
 
     def run(opened: Database, *words: str) -> Result:
-        settings = tmp_path / f"{opened.name}.cfg"
-        settings.write_text(
-            CONFIGURATION.format(url="http://127.0.0.1:1", auth="required", uri=mongod.uri, name=opened.name)
-        )
-        return CliRunner().invoke(dampe_server, [*words, "--config", str(settings)])
+        return CliRunner().invoke(dampe_server, [*words, "--config", str(write_settings(opened, mongod, tmp_path))])
 
     file = str(tmp_path / "backup")
     made = run(database, "backup", file)
@@ -398,11 +404,8 @@ def test_by_command(database: Database, other: Database, mongod: EmbeddedMongod,
 
 def test_the_script_for_cron(database: Database, mongod: EmbeddedMongod, tmp_path: Path) -> None:
     make_job(database, "sim", 3)
-    settings, folder = tmp_path / "server.cfg", tmp_path / "backups"
+    settings, folder = write_settings(database, mongod, tmp_path), tmp_path / "backups"
     folder.mkdir()
-    settings.write_text(
-        CONFIGURATION.format(url="http://127.0.0.1:1", auth="required", uri=mongod.uri, name=database.name)
-    )
     script = block("docs/server.md", "backup script")
     for theirs, ours in (("/var/backups/dampe", folder), ("/etc/dampe/server.cfg", settings)):
         assert theirs in script
