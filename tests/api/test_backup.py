@@ -3,7 +3,10 @@
 import gzip
 import itertools
 import json
+import os
 import stat
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,6 +42,7 @@ from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.frontend.cli.main import dampe_server
 from DmpWorkflow.utils.errors import ConfigurationError, Conflict, DmpWorkflowError, NotFound
+from tests.documented import block
 from tests.served import CONFIGURATION
 
 WAIT = 60
@@ -290,8 +294,16 @@ def test_nothing_is_overwritten_unless_told(database: Database, other: Database,
     assert [path.name for path in tmp_path.iterdir()] == ["backup"]
 
 
+def write_settings(opened: Database, mongod: EmbeddedMongod, folder: Path) -> Path:
+    settings = folder / f"{opened.name}.cfg"
+    settings.write_text(
+        CONFIGURATION.format(url="http://127.0.0.1:1", auth="required", uri=mongod.uri, name=opened.name)
+    )
+    return settings
+
+
 def test_half_a_restore_is_refused_until_it_is_repeated(
-    database: Database, other: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, other: Database, mongod: EmbeddedMongod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_job(database, "sim", 50)
     back_up(database, tmp_path / "backup")
@@ -302,6 +314,8 @@ def test_half_a_restore_is_refused_until_it_is_repeated(
     for refused in (other.prepare, lambda: back_up(other, tmp_path / "half")):
         with pytest.raises(ConfigurationError, match=r"half restored .* again"):
             refused()
+    started = CliRunner().invoke(dampe_server, ["run", "--config", str(write_settings(other, mongod, tmp_path))])
+    assert started.exit_code == ConfigurationError.exit_code and "half restored" in started.output
     restore(other, tmp_path / "backup")
     other.prepare()
     assert len(claim(other, "r1")) == 50
@@ -370,11 +384,7 @@ def test_by_command(database: Database, other: Database, mongod: EmbeddedMongod,
     make_job(database, "sim", 3)
 
     def run(opened: Database, *words: str) -> Result:
-        settings = tmp_path / f"{opened.name}.cfg"
-        settings.write_text(
-            CONFIGURATION.format(url="http://127.0.0.1:1", auth="required", uri=mongod.uri, name=opened.name)
-        )
-        return CliRunner().invoke(dampe_server, [*words, "--config", str(settings)])
+        return CliRunner().invoke(dampe_server, [*words, "--config", str(write_settings(opened, mongod, tmp_path))])
 
     file = str(tmp_path / "backup")
     made = run(database, "backup", file)
@@ -390,3 +400,19 @@ def test_by_command(database: Database, other: Database, mongod: EmbeddedMongod,
     assert refused.exit_code == Conflict.exit_code and refused.output.count("\n") == 1
     assert run(other, "restore", file, "--replace", other.name, "--json").exit_code == 0
     assert len(claim(other, "r1")) == 3
+
+
+def test_the_script_for_cron(database: Database, mongod: EmbeddedMongod, tmp_path: Path) -> None:
+    make_job(database, "sim", 3)
+    settings, folder = write_settings(database, mongod, tmp_path), tmp_path / "backups"
+    folder.mkdir()
+    script = block("docs/server.md", "backup script")
+    for theirs, ours in (("/var/backups/dampe", folder), ("/etc/dampe/server.cfg", settings)):
+        assert theirs in script
+        script = script.replace(theirs, str(ours))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    made = sorted(folder.iterdir())
+    assert [path.name.split("-")[0] for path in made] == ["day", "month"]
+    assert all(archive.verify(path).documents["job_instance"] == 3 for path in made)

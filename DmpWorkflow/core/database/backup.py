@@ -14,6 +14,7 @@ from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.utils.errors import Conflict, Unavailable
 from DmpWorkflow.utils.files import private_file
 
+BATCH = 2000  # documents at once, unless they are large: who reads the file holds as many in memory
 FIRST_WITH_SNAPSHOTS = 5  # of MongoDB's versions
 MOMENT_IS_GONE = (239, 246)  # MongoDB's codes SnapshotTooOld, SnapshotUnavailable
 
@@ -57,7 +58,7 @@ def _batches(database: Database) -> Iterator[tuple[str, bytes]]:
     with database.client.start_session(snapshot=True) as session:
         source["setting"].find_one(session=session)  # from here on, all is read as it is now
         for name in sorted(names):
-            for batch in source[name].find_raw_batches(session=session):
+            for batch in source[name].find_raw_batches(session=session, batch_size=BATCH):
                 yield name, cast(bytes, batch)  # its type says documents
 
 

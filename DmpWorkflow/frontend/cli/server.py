@@ -34,8 +34,10 @@ SITE = click.option("--site", help="The site, for the role site; the same as --r
 def run(context: Context, host: str | None, port: int | None, workers: int, threads: int) -> None:
     """Run the server until it is stopped."""
     server = context.settings.server
-    with _database(context):
-        pass  # one plain line now, rather than a worker that does not boot
+    with _database(context) as database:
+        from DmpWorkflow.core.database import schema
+
+        schema.check(database)  # one plain line now, rather than a worker that does not boot
     if context.config:
         os.environ["DAMPE_CONFIG"] = str(context.config.absolute())
     address = f"{host or server.host}:{port or server.port}"
