@@ -254,6 +254,32 @@ def test_old_clients_do_all_they_need_without_a_credential(house: House) -> None
     assert ask("POST", "/jobstatus/", data={"args": report % "Running"}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://localhost"}, 200),
+        ({}, 200),
+    ],
+)
+def test_a_page_of_another_site_gets_nothing_where_no_credential_is_needed(
+    house: House, headers: dict[str, str], status: int
+) -> None:
+    user = {"name": "mallory", "role": "admin", "password": PASSWORD}
+    for address, path, form in (
+        ("127.0.0.1", "/administration/users/", user),
+        (AT_HOME, "/testDB/", {"hostname": "h"}),
+    ):
+        reply = house.app.test_client(use_cookies=False).post(
+            path, data=form, headers=headers, environ_base={"REMOTE_ADDR": address}
+        )
+        assert reply.status_code == status
+    assert house.database.users.delete_many({"name": "mallory"}).deleted_count == (status == 200)
+
+
 def test_the_server_says_that_it_is_open(house: House) -> None:
     health = house.ask("GET", "/health").json
     assert health is not None and health["auth"] == "off"  # the least that any client needs
