@@ -94,9 +94,9 @@ def requires(right: Right) -> Callable[[View], View]:
 
 
 def check_declarations(app: Flask) -> None:
-    """Refuse an application with a route that declares no right; Flask's own static files are public."""
+    """Refuse an application with a route that declares no right; the pages' static files are public."""
     for rule in app.url_map.iter_rules():
-        if not rule.endpoint.endswith("static") and not hasattr(app.view_functions[rule.endpoint], RIGHTS):
+        if rule.endpoint != "pages.static" and not hasattr(app.view_functions[rule.endpoint], RIGHTS):
             raise RuntimeError(f"route {rule.rule} declares no right: add @requires(Right...)")
 
 
@@ -174,14 +174,26 @@ def _check(right: Right) -> None:
 def _authenticate(right: Right) -> Principal:
     auth = current_app.config["DAMPE_SETTINGS"].server.auth_of(request.remote_addr or "")
     if auth == "off":
-        return EVERYBODY
+        return _without_credential(EVERYBODY)
     if "Authorization" in request.headers:
         return _of_header()
     who = sessions.principal(database()) if _takes_sessions(right) else None
     if who is None and auth == "optional" and request.endpoint in OLD_CLIENTS:
-        return OLD_CLIENT
+        return _without_credential(OLD_CLIENT)
     if who is None:
         raise Unauthenticated
+    return who
+
+
+def _without_credential(who: Principal) -> Principal:
+    """Return who it is; raises AccessDenied where a browser sends this for a page of another site.
+
+    Our own pages have a shield of their own.
+    """
+    origin, fetched = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    foreign = fetched == "cross-site" or (origin is not None and origin.partition("://")[2] != request.host)
+    if foreign and request.blueprint != "pages":
+        raise AccessDenied("this comes from a page of another site: it needs a credential")
     return who
 
 

@@ -97,12 +97,15 @@ def test_a_copied_cookie_is_worth_nothing_after_the_log_out(house: House) -> Non
 def test_a_disabled_user_is_out_at_once_and_comes_back_by_logging_in(house: House) -> None:
     users.create(house.database, "fay", PASSWORD, "read")
     browser = house.logged_in(name="fay", password=PASSWORD)
+    (login,) = house.database.logins.find({"kind": "user"})
     users.set_disabled(house.database, "fay", True)
+    house.database.logins.insert_one(login)  # as one that began at the same moment
     assert browser.get("/jobs/").headers["Location"].startswith("/login")
     refused = house.client().post("/login", data={"name": "fay", "password": PASSWORD})
     assert refused.status_code == 401 and "This user is disabled" in refused.text
     guess = house.client().post("/login", data={"name": "fay", "password": "another password"})
     assert "disabled" not in guess.text
+    house.database.logins.delete_one({"_id": login["_id"]})
     users.set_disabled(house.database, "fay", False)
     assert browser.get("/jobs/").headers["Location"].startswith("/login")
     assert house.logged_in(name="fay", password=PASSWORD).get("/jobs/").status_code == 200
@@ -249,6 +252,32 @@ def test_old_clients_do_all_they_need_without_a_credential(house: House) -> None
     for status in ("Submitted", "Running", "Failed", "New"):
         assert (ask("POST", "/jobstatus/", at=AT_HOME, data={"args": report % status}).json or {})["result"] == "ok"
     assert ask("POST", "/jobstatus/", data={"args": report % "Running"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://localhost"}, 200),
+        ({}, 200),
+    ],
+)
+def test_a_page_of_another_site_gets_nothing_where_no_credential_is_needed(
+    house: House, headers: dict[str, str], status: int
+) -> None:
+    user = {"name": "mallory", "role": "admin", "password": PASSWORD}
+    for address, path, form in (
+        ("127.0.0.1", "/administration/users/", user),
+        (AT_HOME, "/testDB/", {"hostname": "h"}),
+    ):
+        reply = house.app.test_client(use_cookies=False).post(
+            path, data=form, headers=headers, environ_base={"REMOTE_ADDR": address}
+        )
+        assert reply.status_code == status
+    assert house.database.users.delete_many({"name": "mallory"}).deleted_count == (status == 200)
 
 
 def test_the_server_says_that_it_is_open(house: House) -> None:

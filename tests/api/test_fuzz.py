@@ -138,7 +138,8 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     send("POST", f"{admin}/users/", json={"name": "u", "role": "read", "password": "a long password"})
     assert send("GET", f"{admin}/users/")["users"]
     send("POST", f"{admin}/users/password/", json={"name": "u", "password": "another password"})
-    send("POST", f"{admin}/users/remove/", json={"name": "u"})
+    for word in ("disable", "enable", "remove"):
+        send("POST", f"{admin}/users/{word}/", json={"name": "u"})
     assert send("GET", f"{admin}/words/")["sites"]
     assert send("GET", f"{admin}/health/")["database"]["members"]
     assert send("POST", f"{admin}/maintenance/", json={"action": "compare-counts"})["action"]["ended"]
