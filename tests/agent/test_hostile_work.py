@@ -1,6 +1,7 @@
 """What a hostile job, server or neighbour tries at a site: no name leads out of the work folder."""
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,12 +159,13 @@ def test_a_folder_that_a_neighbour_put_before_us_is_not_used(tmp_path: Path) -> 
 
 
 def test_pipes_and_devices_are_not_staged(tmp_path: Path) -> None:
-    """A pipe would hold the slot for ever, and a device would fill the disk."""
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "zero").symlink_to("/dev/zero")
-    for name in ("pipe", "zero"):
-        with pytest.raises(UnknownLocation, match="is no regular file"):
-            stage(str(tmp_path / name), str(tmp_path / "copy"))
+    """A pipe would hold the slot for ever, and /dev/zero would fill the disk."""
+    (tmp_path / "device").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name in ("device", "socket"):
+            with pytest.raises(UnknownLocation, match="is no regular file"):
+                stage(str(tmp_path / name), str(tmp_path / "copy"))
     assert not (tmp_path / "copy").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,15 @@ def test_others_may_give_their_jobs_our_names(ask: Ask) -> None:
     others = remembered.replace(f"me({os.geteuid()})", f"somebody({os.geteuid() + 1})")
     assert ask("slurm", {"sacct": "", "scontrol": others}, {KEYS[0]: "20"}) == {}
     assert KEYS[0] in ask("slurm", {"sacct": "", "scontrol": remembered}, {KEYS[0]: "20"})
+
+
+def test_the_history_of_condor_is_asked_for_our_jobs_only(tmp_path: Path) -> None:
+    """Many clusters at once are asked for by our attribute, which anybody may set."""
+    (tmp_path / "condor_history").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked; echo "[]"\n')
+    (tmp_path / "condor_history").chmod(0o755)
+    backend = make_backend("condor", Settings(site=replace(SiteSettings(), hpc_bin=str(tmp_path))))
+    assert backend.endings({KEYS[0]: ""}) == {}
+    assert f'Owner == "{pwd.getpwuid(os.geteuid()).pw_name}"' in (tmp_path / "asked").read_text()
 
 
 def test_slurm_accounts_jobs_of_any_name(ask: Ask) -> None:
