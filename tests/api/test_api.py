@@ -259,6 +259,7 @@ ROUTES: list[tuple[str, str, str]] = [
     ("GET", "/administration/health/", "admin"),
     ("GET", "/administration/maintenance/", "admin"),
     ("POST", "/administration/maintenance/", "admin"),
+    ("GET", "/administration/audit/", "admin"),
 ]
 
 
