@@ -144,6 +144,7 @@ def test_replies_to_good_requests_are_as_described(schema: schemathesis.BaseSche
     assert send("GET", f"{admin}/health/")["database"]["members"]
     assert send("POST", f"{admin}/maintenance/", json={"action": "compare-counts"})["action"]["ended"]
     assert send("GET", f"{admin}/maintenance/")["actions"]
+    assert send("GET", f"{admin}/audit/")["rows"]
     assert send("GET", "/datacat/files/")["files"]
     failed = {
         "t_id": first["job_id"],

@@ -381,3 +381,28 @@ def test_a_changed_cookie_is_worth_nothing(served: Served) -> None:
     session.cookies.clear()
     session.cookies.set("dampe_session", value[:-2] + ("AA" if value[-2:] != "AA" else "BB"))
     assert not is_in(session, served)
+
+
+def test_the_audit_log_tells_who_changed_what(admin: Page, served: Served, pictures: Path | None) -> None:
+    served.database.audit.delete_many({})
+    jobs.submit(served.database, jobs.NewJob("<b>sim</b>" + "x" * 200, "User", "local", "<Jobs/>"))
+    users.create(served.database, "anna", PASSWORD, "read")
+    rows = admin.locator("tbody tr")
+    for width, scheme in ((320, "light"), (1440, "dark")):
+        admin.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        admin.set_viewport_size({"width": width, "height": 900})
+        admin.goto(f"{served.url}/admin/")
+        admin.get_by_role("link", name="Audit log").click()
+        expect(rows).to_have_count(2)
+        assert admin.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(admin).response["violations"]
+        assert [item for item in found if item["impact"] in ("serious", "critical")] == []
+        if pictures:
+            admin.screenshot(path=pictures / f"audit-{scheme}-{width}.png", full_page=True)
+    expect(rows.first).to_contain_text("user.create")
+    admin.get_by_label("Did").select_option("job.submit")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("<b>sim</b>")
+    assert "action=job.submit" in admin.url
+    admin.get_by_label("Who").fill("nobody")
+    expect(admin.get_by_text("Nothing matches.")).to_be_visible()

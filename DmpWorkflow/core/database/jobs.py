@@ -151,7 +151,8 @@ def _replace(database: Database, new: NewJob, found: Document, session: ClientSe
 
 def _for_audit(job: Document) -> Document:
     """Return what the log tells of a job; its XML by the digest."""
-    return audit.about_job(job) | {name: job[name] for name in ("digest", "release", "priority", "dependencies")}
+    definition = {name: job[name] for name in ("release", "priority", "dependencies")}
+    return audit.about_job(job) | definition | {"digest": job["digest"][:16]}
 
 
 def busy(job: ObjectId) -> Document:
