@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from DmpWorkflow.backend.local_spool import Record, Spool, split_running
-from DmpWorkflow.backend.process_tree import ProcessTree, become_subreaper
 
 BATCH_ID_VARIABLE = "DWF_LOCAL_ID"
 STOP_SECONDS = 10.0  # between TERM and KILL, for what a runner left that was killed
@@ -26,6 +25,8 @@ def main(spool: Spool, slot: int) -> int:
     lock = spool.lock(slot)
     if lock is None:
         return 0
+    from DmpWorkflow.backend.process_tree import become_subreaper  # here: the agent waits while we are loaded
+
     become_subreaper()
     os.dup(lock.fileno())  # held to the last: who finds the slot free finds no worker either
     _record_vanished(spool, slot)
@@ -64,6 +65,8 @@ def _run_next(spool: Spool, slot: int, lock: int) -> bool:
 
 
 def _run(spool: Spool, slot: int, batch_id: str, record: Record, lock: int) -> None:
+    from DmpWorkflow.backend.process_tree import ProcessTree
+
     tree = ProcessTree()
     try:
         process = _start(batch_id, record, lock)
