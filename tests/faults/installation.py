@@ -22,6 +22,7 @@ from DmpWorkflow.config.loader import load
 from DmpWorkflow.core.database import credentials
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.mongod import free_port
+from DmpWorkflow.core.lifecycle import FINAL
 from DmpWorkflow.utils.errors import Unavailable
 from DmpWorkflow.utils.files import write_private
 from tests.faults.ledger import Attempt
@@ -212,6 +213,10 @@ class Installation:
         for agent in self.agents:
             stack.callback(_end, agent)
             agent.start()
+
+    def unfinished(self) -> int:
+        """Return how many instances are not final."""
+        return self.database.instances.count_documents({"status": {"$nin": sorted(FINAL)}})
 
     def site_folder(self, site: str) -> Path:
         """Return where a site has all its files."""
