@@ -1,11 +1,13 @@
 """The collections with their indexes, and transactions over them."""
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -23,6 +25,9 @@ CLIENT_OPTIONS: dict[str, Any] = {
     "connectTimeoutMS": 5000,
     "heartbeatFrequencyMS": 5000,
 }
+PAUSE = 1.0  # seconds between two tries to reach a primary
+
+log = logging.getLogger(__name__)
 
 
 class Database:
@@ -53,8 +58,22 @@ class Database:
         self.maintenance = database.get_collection("maintenance")
         self.files = database.get_collection("data_file")
 
-    def prepare(self) -> None:
-        """Make the indexes; raises ConfigurationError for a server that has no transactions."""
+    def prepare(self, patience: float = 0.0) -> None:
+        """Make the indexes; raises ConfigurationError for a server that has no transactions.
+
+        Tries again for ``patience`` seconds while there is no primary, and raises Unavailable then.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self._make_indexes()
+            except AutoReconnect as error:  # also where the primary changes meanwhile
+                if time.monotonic() >= deadline:
+                    raise Unavailable("the database does not answer: check [database] and its replica set") from error
+                log.warning("the database does not answer: trying again")
+                time.sleep(PAUSE)
+
+    def _make_indexes(self) -> None:
         if "setName" not in self.client.admin.command("hello"):
             raise ConfigurationError(
                 "this MongoDB is not a replica set, which transactions need: start mongod with --replSet and run "
