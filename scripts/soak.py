@@ -5,6 +5,7 @@ The exit code is 1 if a promise was broken.
 
 import argparse
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ BROKEN = 1
 def main() -> int:
     """Run one campaign; returns the exit code."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(BROKEN))  # all that was started is stopped again
     folder = options.keep or Path(tempfile.mkdtemp(prefix="dampe-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     result = campaign.run(options.seed, options.minutes * 60, folder)

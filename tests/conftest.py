@@ -8,6 +8,7 @@ from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from tests.served import served  # noqa: F401 - a fixture for all
 
 BATCH_SYSTEM = re.compile(r"^tests/schedulers/.*\[(?P<system>local|slurm|sge|condor|pbs|lsf)\]$")
+CAMPAIGN = "tests/faults/test_faults.py"
 
 
 class OneProcessForEach(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
@@ -24,8 +25,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneProces
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the batch systems, which take longest."""
-    items.sort(key=lambda item: not _batch_system(item.nodeid))
+    """Begin with the batch systems and the campaign of faults, which take longest."""
+    items.sort(key=lambda item: not (_batch_system(item.nodeid) or item.nodeid.startswith(CAMPAIGN)))
 
 
 def _batch_system(nodeid: str) -> str:

@@ -16,6 +16,7 @@ from DmpWorkflow.frontend.api import administration, jobs, service, sites, stati
 from DmpWorkflow.frontend.pages import blueprint as pages
 from DmpWorkflow.frontend.pages import refresh
 
+DATABASE_SECONDS = 60.0  # that a server which is started waits for a primary
 LARGEST_BODY = 16 * 1024 * 1024  # bytes
 ASSETS_LIFETIME = timedelta(days=365)  # their addresses change with the version
 LARGEST_FIELD = 4 * 1024 * 1024  # bytes of one form field in memory
@@ -43,7 +44,7 @@ def create_app(settings: Settings) -> Flask:
         SEND_FILE_MAX_AGE_DEFAULT=ASSETS_LIFETIME,
     )
     database = _open_database(app, settings)
-    database.prepare()
+    database.prepare(DATABASE_SECONDS)
     app.extensions["dampe_database"] = database
     app.extensions["dampe_signing_key"] = credentials.secret(database)
     app.extensions["dampe_clockwork"] = snapshots.Clockwork()

@@ -13,7 +13,7 @@ from bson import ObjectId
 
 from DmpWorkflow.core.database import counts
 from DmpWorkflow.core.database.connection import Database
-from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Unavailable
 from tests.faults import ledger
 from tests.faults.checker import Evidence, Instance, Violation, check
@@ -23,7 +23,7 @@ from tests.faults.people import People
 from tests.faults.plan import plan
 from tests.faults.work import WAVE_SECONDS, Kind
 
-PEACE_SECONDS = 300.0
+PEACE_SECONDS = 180.0  # without a payload that begins or ends
 LOOK_SECONDS = 1.0
 FIELDS = dict.fromkeys(("claim", "body"), 0)
 
@@ -93,9 +93,14 @@ def run(seed: int, seconds: float, folder: Path, say: Callable[[str], None] = pr
 
 
 def _wait_for_the_end(installation: Installation, people: People) -> None:
-    """Wait until every instance is final; what a failed parent holds up is freed by starting that anew."""
-    deadline = time.monotonic() + PEACE_SECONDS
+    """Wait until every instance is final, and give up when nothing moves any more.
+
+    What a failed parent holds up is freed by starting that anew.
+    """
+    seen, deadline = -1, math.inf
     while time.monotonic() < deadline:
+        if (lines := len(ledger.read(installation.ledger))) != seen:
+            seen, deadline = lines, time.monotonic() + PEACE_SECONDS
         _start_parents_anew(installation, people)
         if _is_over(installation):
             return
@@ -103,7 +108,7 @@ def _wait_for_the_end(installation: Installation, people: People) -> None:
 
 
 def _is_over(installation: Installation) -> bool:
-    if installation.database.instances.count_documents({"status": {"$nin": sorted(FINAL)}}):
+    if installation.unfinished():
         return False
     return not any(agent.wrappers() or agent.kept() for agent in installation.agents)
 

@@ -151,12 +151,10 @@ class Injector:
         return _pick(found, fault) if found else None
 
     def kill_payload(self, fault: Fault) -> bool:
-        wrapper = self._wrapper(fault)
-        with suppress(psutil.NoSuchProcess):
-            for process in wrapper.process.children() if wrapper else ():
-                process.kill()
-                return True
-        return False
+        found = [payload for agent in self._all.agents for payload in agent.payloads()]
+        if found:
+            _send(_pick(found, fault).kill)
+        return bool(found)
 
     def kill_worker(self, fault: Fault) -> bool:
         found = [worker for agent in self._all.agents for worker in agent.workers()]

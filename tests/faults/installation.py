@@ -22,6 +22,7 @@ from DmpWorkflow.config.loader import load
 from DmpWorkflow.core.database import credentials
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.mongod import free_port
+from DmpWorkflow.core.lifecycle import FINAL
 from DmpWorkflow.utils.errors import Unavailable
 from DmpWorkflow.utils.files import write_private
 from tests.faults.ledger import Attempt
@@ -112,6 +113,10 @@ class Agent(Part):
         """Return the runners that are at work here."""
         return list(self._find("DmpWorkflow.backend.runner"))
 
+    def payloads(self) -> list[psutil.Process]:
+        """Return the payloads that are at work here, less what they started themselves."""
+        return [payload for wrapper in self.wrappers() for payload in _children(wrapper.process, deep=False)]
+
     def workers(self) -> list[psutil.Process]:
         """Return the workers of the local backend."""
         return [process for process in _processes("DmpWorkflow.backend.local_worker", self.folder)]
@@ -159,9 +164,9 @@ def _processes(module: str, folder: Path) -> Iterator[psutil.Process]:
             yield process
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _children(process: psutil.Process, deep: bool = True) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        return process.children(recursive=deep)
     except psutil.NoSuchProcess:
         return []
 
@@ -206,12 +211,23 @@ class Installation:
         token = credentials.create(self.database, "people", "admin")[0]
         self.people = Client(self.proxy.doors[PEOPLE].url, token)
         stack.callback(self.people.close)
-        _wait_for(self.people)
+        wait_for(self.people)
         self.has_small_disk = stack.enter_context(small_disk(self.site_folder(SMALL)))
         self.agents = [self._agent(site, name, tokens[site]) for site, name in self._names]
         for agent in self.agents:
             stack.callback(_end, agent)
             agent.start()
+
+    def unfinished(self) -> int:
+        """Return how many instances are not final."""
+        return self.database.instances.count_documents({"status": {"$nin": sorted(FINAL)}})
+
+    def wait_for_words(self, log: Path, words: str) -> None:
+        """Wait until a part has said so since it was started last."""
+        deadline = time.monotonic() + SECONDS
+        while words not in log.read_text().rpartition("Starting gunicorn")[2]:
+            assert time.monotonic() < deadline, f"{log} does not say {words!r}"
+            time.sleep(0.1)
 
     def site_folder(self, site: str) -> Path:
         """Return where a site has all its files."""
@@ -249,7 +265,8 @@ def _end(agent: Agent) -> None:
     agent.crash()
 
 
-def _wait_for(client: Client) -> None:
+def wait_for(client: Client) -> None:
+    """Wait until a server answers."""
     deadline = time.monotonic() + SECONDS
     while True:
         try:

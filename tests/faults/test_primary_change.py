@@ -17,7 +17,7 @@ from DmpWorkflow.core.database import counts, credentials
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.mongod import free_port
 from DmpWorkflow.utils.errors import Conflict, Unavailable
-from tests.faults.installation import PEOPLE, Installation
+from tests.faults.installation import PEOPLE, Installation, wait_for
 from tests.faults.parts import Part
 
 SECONDS = 120.0
@@ -207,3 +207,23 @@ def test_a_transaction_without_a_primary_is_refused_at_once() -> None:
             database.transaction(lambda session: database.jobs.find_one(session=session))
     finally:
         database.close()
+
+
+def test_a_server_that_is_started_waits_for_a_primary(installation: Installation) -> None:
+    members, (server, other) = installation.replicas.members, installation.servers
+    server.stop()
+    for member in members[:2]:
+        member.kill()
+    try:
+        server.start()
+        installation.wait_for_words(server.log, "trying again")
+    finally:
+        for member in members[:2]:
+            member.start()
+    other.stop()  # so that it is the one that answers
+    try:
+        with Client(installation.proxy.doors[PEOPLE].url) as client:
+            wait_for(client)
+    finally:
+        other.start()
+    assert "Traceback" not in server.log.read_text().rpartition("Starting gunicorn")[2]

@@ -1,12 +1,14 @@
 """The collections with their indexes, and transactions over them."""
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -25,6 +27,9 @@ CLIENT_OPTIONS: dict[str, Any] = {
     "connectTimeoutMS": 5000,
     "heartbeatFrequencyMS": 5000,
 }
+PAUSE = 1.0  # seconds between two tries to reach a primary
+
+log = logging.getLogger(__name__)
 
 
 class Database:
@@ -68,8 +73,22 @@ class Database:
         """Return a collection by its name, for what works on all of them."""
         return self._database.get_collection(name)
 
-    def prepare(self) -> None:
-        """Make the indexes; raises ConfigurationError for a server without transactions, or an unfit schema."""
+    def prepare(self, patience: float = 0.0) -> None:
+        """Make the indexes; raises ConfigurationError for a server without transactions, or an unfit schema.
+
+        Tries again for ``patience`` seconds while there is no primary, and raises Unavailable then.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self._prepare()
+            except AutoReconnect as error:  # also where the primary changes meanwhile
+                if time.monotonic() >= deadline:
+                    raise Unavailable("the database does not answer: check [database] and its replica set") from error
+                log.warning("the database does not answer: trying again")
+                time.sleep(PAUSE)
+
+    def _prepare(self) -> None:
         if "setName" not in self.client.admin.command("hello"):
             raise ConfigurationError(
                 "this MongoDB is not a replica set, which transactions need: start mongod with --replSet and run "
