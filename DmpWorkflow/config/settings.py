@@ -116,13 +116,6 @@ def parse_optional_count(text: str) -> int | None:
     return value
 
 
-def parse_address(text: str) -> str:
-    """Return ``text`` if it is an address without a credential, which logs and errors would show."""
-    if "@" in text:
-        raise ValueError("an address without user and password: give the token as [server] token")
-    return text
-
-
 def parse_count(text: str) -> int:
     """Return ``text`` as a whole number, 0 or more."""
     if not (text.isascii() and text.isdigit()):
@@ -189,7 +182,7 @@ class GlobalSettings:
 class ServerSettings:
     """Where the server is, and how to talk to it."""
 
-    url: str = _key("url", "http://localhost:5000", parse=parse_address)
+    url: str = _key("url", "http://localhost:5000")
     host: str = _key("host", "127.0.0.1")
     port: int = _key("port", 5000, parse=parse_port)
     auth: str = _key("auth", "required", choices=AUTH_MODES)

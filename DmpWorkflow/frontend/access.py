@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app, g, has_request_context, request
 
 from DmpWorkflow.core.database import audit, credentials, jobs
 from DmpWorkflow.core.database.connection import Database, Document
@@ -160,7 +160,9 @@ def may_change(job_owner: str) -> bool:
 
 
 def actor() -> audit.Actor:
-    """Return who is to be noted for what this request changes."""
+    """Return who is to be noted for what is changed: by this request, or outside of one by the program itself."""
+    if not has_request_context():
+        return audit.this_program()
     who: Principal | None = g.get("principal")
     return audit.Actor(who.name if who else "anybody", who.role if who else "none", transport.address())
 

@@ -6,9 +6,10 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from DmpWorkflow.core.database import counts, creation, jobs
+from DmpWorkflow.core.database import clock, counts, creation, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.creation_requests import CreationRequest
+from DmpWorkflow.core.database.reaper import Patience, reap
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 
@@ -67,6 +68,21 @@ def test_a_repeated_request_completes_what_a_crash_left(database: Database, monk
     assert stored_numbers(database, job) == []
     with pytest.raises(Conflict, match="not the next"):
         creation.create_instances(database, job, 5, first=1)
+    assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
+
+
+def test_what_a_crash_left_and_nobody_repeats_is_completed_in_the_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.submit(database, JOB)["_id"]
+    with monkeypatch.context() as patched, pytest.raises(PyMongoError, match="crash"):
+        patched.setattr(counts, "change", Mock(side_effect=PyMongoError("crash")))
+        creation.create_instances(database, job, 5)
+    reap(database, Patience())
+    assert stored_numbers(database, job) == [], "it may be under way"
+    later = clock.now() + creation.ABANDONED_AFTER
+    monkeypatch.setattr(clock, "now", lambda: later)
+    reap(database, Patience())
     assert stored_numbers(database, job) == [1, 2, 3, 4, 5]
 
 

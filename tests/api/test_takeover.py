@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 from pymongo.database import Database as Source
 from pymongo.read_concern import ReadConcern
 
-from DmpWorkflow.core.database import claims, credentials, legacy, maintenance, migrations, takeover
+from DmpWorkflow.core.database import claims, clock, credentials, legacy, maintenance, migrations, takeover
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
+from DmpWorkflow.core.database.reaper import Patience, Reaped, reap
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Words
@@ -133,6 +134,21 @@ def test_work_goes_on(database: Database, source: Source[Document]) -> None:
     assert {one["instanceId"]: one["attempt"] for one in database.instances.find({"job": parent})} == {
         1: 2, 2: 1, 3: 2, 4: 1
     }  # fmt: skip
+    assert_it_is_sound(database)
+
+
+def test_what_ran_is_given_up_if_nobody_hears_of_it_again(
+    database: Database, source: Source[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = original.make_job(source, "sim")
+    source["job_instance"].insert_many([original.instance(job, 1, "Running"), original.instance(job, 2, "Submitted")])
+    take(database, source)
+    assert reap(database, Patience()) == Reaped(stalled=2)
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(days=3))
+    assert reap(database, Patience()) == Reaped()  # old clients tell of nothing between a start and an end
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(days=8))
+    assert reap(database, Patience()) == Reaped(lost=2)
     assert_it_is_sound(database)
 
 

@@ -4,6 +4,8 @@ Numbers are allotted by one update of the job, which also notes that they are to
 transaction (instances, counters, progress), so that a crash leaves a note that the next request completes.
 """
 
+from datetime import timedelta
+
 from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
@@ -18,6 +20,7 @@ from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
 CHUNK = 2000  # instances of one transaction: some 1 MB in memory
 MOST_AT_ONCE = 1_000_000
 MOST_BYTES = 256 * 1024 * 1024  # of the overrides of all instances that are made at once: each stores its own
+ABANDONED_AFTER = timedelta(minutes=15)  # a million takes some minutes
 AWAITING = "AwaitingBatchSubmission"
 
 
@@ -57,6 +60,13 @@ def complete_creations(database: Database, job: ObjectId) -> None:
         pass
 
 
+def complete_abandoned(database: Database) -> None:
+    """Store what requests left out that died long ago, and that nobody repeats."""
+    abandoned = {"creations.since": {"$lte": clock.now() - ABANDONED_AFTER}, "removing": {"$ne": True}}
+    for job in list(database.jobs.find(abandoned, {"_id": 1})):
+        complete_creations(database, job["_id"])
+
+
 def allot(
     database: Database, job: ObjectId, number: int, body: str, first: int | None, session: ClientSession
 ) -> range:
@@ -76,7 +86,12 @@ def allot(
     # A pipeline, so that the note can say which numbers this very update gave away.
     guard: Document = {"_id": job, "archived": {"$ne": True}, "removing": {"$ne": True}}
     guard |= {} if first is None else {"allotted": first - 1}
-    note = {"next": {"$add": ["$allotted", 1]}, "last": {"$add": ["$allotted", number]}, "body": {"$literal": body}}
+    note = {
+        "next": {"$add": ["$allotted", 1]},
+        "last": {"$add": ["$allotted", number]},
+        "body": {"$literal": body},
+        "since": clock.now(),
+    }
     changed = database.jobs.find_one_and_update(
         guard,
         [

@@ -49,6 +49,7 @@ class Job(Document):
             ["-created_at", "-id"],
             ["dependencies"],
             ["type", "execution_site"],
+            {"fields": ["creations.since"], "name": "abandoned", "sparse": True},
         ],
     )
     created_at = DateTimeField(required=True)

@@ -166,6 +166,8 @@ def instance(old: Document, owner: Document, times: Times, doubt: Doubt) -> Docu
     }  # fmt: skip
     if waiting:
         new["waiting_for"] = waiting
+    if status in ACTIVE:  # of an old client, which tells of changes only: the reaper gives it the more time
+        new |= {"quiet": True, "last_contact": updated}
     return new | _history(old, times, about) | _details(old, times, about)
 
 

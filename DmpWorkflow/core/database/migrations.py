@@ -114,6 +114,7 @@ _INSTANCE_FIELDS: Document = {
         "started_at", {"$arrayElemAt": [{"$map": {"input": _BEGUN, "in": "$$this.update"}}, 0]}
     ),
     "last_line": _unless_known("last_line", {"$arrayElemAt": [_LINES, -1]}),
+    "last_contact": _unless_known("last_contact", {"$cond": [{"$eq": ["$active", True]}, "$last_update", None]}),
 }
 
 MIGRATIONS: Mapping[int, Callable[[Database, Progress], None]] = {1: _add_owners_and_statistics}

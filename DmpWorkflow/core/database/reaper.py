@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from DmpWorkflow.core.database import claims, clock
+from DmpWorkflow.core.database import claims, clock, creation
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.reporting import HISTORY_LIMIT, StatusReport, apply_reports
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
@@ -94,6 +94,7 @@ def reap(database: Database, patience: Patience, dry_run: bool = False) -> Reape
     if not dry_run:
         claims.return_expired(database)
         claims.end_pauses(database)
+        creation.complete_abandoned(database)
     return Reaped(stalled, lost)
 
 
