@@ -1,22 +1,17 @@
 """Two minutes of faults of every kind in a whole installation, after which every promise holds."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.faults import campaign
 from tests.faults.plan import Kind
 
 SECONDS = 120.0
-
-
-def todays_seed() -> int:
-    """Return the seed that is asked for, else another one each day."""
-    return int(os.environ.get("DAMPE_FAULTS_SEED") or f"{datetime.now(UTC):%Y%m%d}")
+SEED = int(os.environ.get("DAMPE_FAULTS_SEED", "3"))
 
 
 def test_two_minutes(tmp_path: Path) -> None:
-    result = campaign.run(todays_seed(), SECONDS, tmp_path)
+    result = campaign.run(SEED, SECONDS, tmp_path)
     print("\n".join(campaign.table(result)))
     assert not result.violations, f"seed {result.seed}"
     assert result.instances > 50 and sum(result.faults.values()) > 30
