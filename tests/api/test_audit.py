@@ -110,18 +110,18 @@ def caller(served: Served) -> Caller:
 def changes(caller: Caller) -> dict[str, tuple[str, Callable[[], Any]]]:
     """Return, for each route, the action that its row names, and what calls the route."""
     job, other, gone = caller.job(), caller.job(), caller.job()
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         caller.token(name)
-        caller.user(name)
+        caller.user(f"user-{name}")
     file, second, third = caller.file(), caller.file(), caller.file()
     slug = f"/job/{job['slug']}/"
     page = f"/jobs/{other['slug']}"
     api, form = caller.api, caller.form
-    new_token, new_user = {"name": "n", "role": "read"}, {"name": "n", "role": "read", "password": PASSWORD}
+    new_token, new_user = {"name": "n", "role": "read"}, {"name": "user-n", "role": "read", "password": PASSWORD}
     catalogue = {"action": "delete", "filename": file["filename"], "site": "local"}
     chosen = {"which": "numbers", "numbers": "1-2"}
     submission = {"taskname": "by-page", "xml": XML.format("by-page")}
-    changed = {"name": "two", "password": PASSWORD, "again": PASSWORD}
+    changed = {"name": "user-two", "password": PASSWORD, "again": PASSWORD}
     return {
         "POST jobs.create_job": ("job.submit", lambda: api("/job/", files={"file": XML.format("new").encode()})),
         "POST jobs.add_instances": ("instances.add", lambda: api("/jobInstances/", json={"taskname": job["title"]})),
@@ -142,11 +142,19 @@ def changes(caller: Caller) -> dict[str, tuple[str, Callable[[], Any]]]:
         "POST administration.create_user": ("user.create", lambda: api("/administration/users/", json=new_user)),
         "POST administration.set_password": (
             "user.password",
-            lambda: api("/administration/users/password/", json={"name": "one", "password": PASSWORD}),
+            lambda: api("/administration/users/password/", json={"name": "user-one", "password": PASSWORD}),
+        ),
+        "POST administration.disable_user": (
+            "user.disable",
+            lambda: api("/administration/users/disable/", json={"name": "user-three"}),
+        ),
+        "POST administration.enable_user": (
+            "user.enable",
+            lambda: api("/administration/users/enable/", json={"name": "user-three"}),
         ),
         "POST administration.remove_user": (
             "user.remove",
-            lambda: api("/administration/users/remove/", json={"name": "one"}),
+            lambda: api("/administration/users/remove/", json={"name": "user-one"}),
         ),
         "POST administration.maintain": (
             "maintenance.run",
@@ -177,10 +185,13 @@ def changes(caller: Caller) -> dict[str, tuple[str, Callable[[], Any]]]:
         "POST pages.revoke_token": ("token.revoke", lambda: form("/admin/tokens/revoke", name="two")),
         "POST pages.create_user": (
             "user.create",
-            lambda: form("/admin/users", name="p", role="read", password=PASSWORD, again=PASSWORD),
+            lambda: form("/admin/users", name="user-p", role="read", password=PASSWORD, again=PASSWORD),
         ),
         "POST pages.set_password": ("user.password", lambda: form("/admin/users/password", **changed)),
-        "POST pages.remove_user": ("user.remove", lambda: form("/admin/users/remove", name="two")),
+        "POST pages.disable_user": ("user.disable", lambda: form("/admin/users/disable", name="user-three")),
+        "POST pages.enable_user": ("user.enable", lambda: form("/admin/users/enable", name="user-three")),
+        "POST pages.pause_job": ("job.change", lambda: form(f"{page}/pause", paused="1")),
+        "POST pages.remove_user": ("user.remove", lambda: form("/admin/users/remove", name="user-two")),
         "POST pages.log_out": ("logout", lambda: form("/logout")),
         "POST pages.log_in": ("login", lambda: caller.form("/login", token=caller.served.admin_token)),
     }

@@ -21,7 +21,8 @@ from scripts.demo_plan import SITES, SPAN
 
 INSTANCES, JOBS = 3000, 60
 NAMES = [site.name for site in SITES]
-MADE_EMPTY = {"claim", "credential", "user", "maintenance", "failed_tries"}  # what no history is made of
+# What no history is made of.
+MADE_EMPTY = {"claim", "credential", "user", "login", "maintenance", "failed_tries", "creation_request"}
 
 
 @pytest.fixture(scope="module")

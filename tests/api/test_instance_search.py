@@ -123,6 +123,7 @@ def test_a_search_that_takes_too_long_ends_and_says_how_to_narrow_it(
     for read in (search, numbers):
         with pytest.raises(instance_search.TooMany, match="narrow it by status or numbers"):
             read(database, job, InstanceFilter(text="not there"))
+    monkeypatch.undo()
     assert search(database, job, InstanceFilter(text="not there", n_max=0)) == ([], None)
 
 

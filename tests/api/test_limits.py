@@ -156,9 +156,9 @@ ABOVE: dict[str, tuple[Callable[[Server], Answer], int, str]] = {
     "reports at once": (lambda s: s.post("/jobstatusBulk/", reports=[{}] * 1001), 422, "at most 1000 items"),
     "instances that an agent holds": (
         lambda s: s.post("/agents/heartbeat/", site="local", agent="a", hostname="h", version="3",
-                         holds=[{"job_id": JOB, "instance_id": 1, "attempt": 1}] * 5001),
+                         holds=[{"job_id": JOB, "instances": [1] * 50_001, "attempt": 1}]),
         422,
-        "at most 5000 items",
+        "at most 50000 items",
     ),
     "instances in a claim": (
         lambda s: s.post("/newjobs/", site="local", limit=1001, agent="a", request_id="12345678"),

@@ -77,7 +77,7 @@ def test_what_an_earlier_version_stored_is_used_on(old: Database, mongod: Embedd
     ]  # fmt: skip
     assert maintenance.compare_counts(old) == "the counts of 2 jobs are exact"
     slug = (old.jobs.find_one({"_id": parent}) or {})["slug"]
-    for server in serve(mongod, tmp_path, "off", old.name):
+    for server in serve(mongod, tmp_path, "off", name=old.name):
         pages = {page: requests.get(server.url + page, timeout=60) for page in PAGES}
         of_job = {page: requests.get(f"{server.url}/jobs/{slug}{page}", timeout=60) for page in PAGES_OF_JOB}
         assert {page: reply.status_code for page, reply in (pages | of_job).items()} == dict.fromkeys(

@@ -25,7 +25,7 @@ ACTIONS = (
     "instances.add", "instances.rollback", "instances.kill",
     "files.overwrite", "files.status", "files.delete",
     "token.create", "token.revoke",
-    "user.create", "user.password", "user.remove",
+    "user.create", "user.password", "user.disable", "user.enable", "user.remove",
     "login", "login.failed", "logout",
     "maintenance.run",
 )  # fmt: skip

@@ -61,6 +61,8 @@ def _pause_or_resume(database: Database, job: Document, paused: bool, by: str) -
         pausing.pause(database, job["_id"], f"by {by or 'somebody'}")
     else:
         pausing.resume(database, job["_id"])
+    before, after = ({"paused": bool(value)} for value in (job.get("paused"), paused))
+    audit.note(database, "job.change", f"job/{job['slug']}", before, after)
 
 
 def checked_tags(tags: Sequence[str]) -> list[str]:

@@ -171,7 +171,7 @@ def beats() -> dict[str, Any]:
     found = heartbeats.history(database(), site, clock.now() - SPANS[given.span])
     times = sorted({beat["time"] for beat in found})
     names = sorted({beat["agent"] for beat in found})
-    held = {(beat["time"], beat["agent"]): beat["holds"] for beat in found}
+    held = {(beat["time"], beat["agent"]): beat.get("holds", 0) for beat in found}
     series = [_series(name, [held.get((time, name)) for time in times]) for name in names]
     begin = _bounds(clock.now() - SPANS[given.span])
     return {"result": "ok", "times": [_seconds(time) for time in times], "series": series} | begin
