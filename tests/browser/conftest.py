@@ -23,6 +23,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+LOOKS = [(320, "light"), (1440, "dark")]  # width and scheme: each once, since one has nothing to do with the other
 XML = """<Jobs><Job name="photon" type="User" release="6.0.1">
 <InputFiles><File source="${ROOT}/in_${DWF_SIXDIGIT}.root" target="in.root" file_type="root"/></InputFiles>
 <OutputFiles><File source="out.root" target="${ROOT}/out_${DWF_SIXDIGIT}.root" file_type="root"/></OutputFiles>

@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from DmpWorkflow.core.database import credentials, jobs, users
-from tests.browser.conftest import logged_in, watched_page
+from tests.browser.conftest import LOOKS, logged_in, watched_page
 from tests.served import Served
 
 PASSWORD = "a long password"
@@ -37,8 +37,7 @@ def no_leftovers(served: Served) -> Iterator[None]:
         collection.delete_many({})
 
 
-@pytest.mark.parametrize("width", [320, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_the_page_fits_and_everybody_can_use_it(
     admin: Page, served: Served, pictures: Path | None, width: int, scheme: str
 ) -> None:

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from DmpWorkflow.core.database import data_catalogue
-from tests.browser.conftest import logged_in, watched_page
+from tests.browser.conftest import LOOKS, logged_in, watched_page
 from tests.served import Served
 
 EVIL = [
@@ -188,8 +188,7 @@ def test_an_export_has_more_than_a_page(served: Served) -> None:
     assert requests.get(f"{served.url}/catalogue/files.xls", auth=reader, timeout=30).status_code == 404
 
 
-@pytest.mark.parametrize("width", [320, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 @pytest.mark.parametrize("query", ["", "?filetype=evil", "?name=nosuch"], ids=["all", "evil", "none"])
 def test_the_page_fits_and_everybody_can_use_it(
     editor: Page, served: Served, pictures: Path | None, width: int, scheme: str, query: str

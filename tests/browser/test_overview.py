@@ -9,6 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from DmpWorkflow.core.database import clock, heartbeats
+from tests.browser.conftest import LOOKS
 from tests.served import Served
 
 
@@ -67,8 +68,7 @@ def test_times_are_those_of_the_viewer_with_utc_on_hover(page: Page, served: Ser
     expect(shown).to_have_text(local)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1440])
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_everybody_can_use_the_pages(
     editor: Page, served: Served, agent: str, filled: dict[str, str], scheme: str, width: int
 ) -> None:

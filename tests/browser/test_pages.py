@@ -6,12 +6,11 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.conftest import EVIL_TITLE
+from tests.browser.conftest import EVIL_TITLE, LOOKS
 from tests.served import Served
 
 
-@pytest.mark.parametrize("width", [320, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 @pytest.mark.parametrize(
     ("name", "path"),
     [

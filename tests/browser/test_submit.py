@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from DmpWorkflow.core.database import jobs, submission
 from DmpWorkflow.core.database.submission import Submission, Words
+from tests.browser.conftest import LOOKS
 from tests.served import Served
 
 WORDS = Words(types=("User", "Other"), sites=("local", "CNAF"))
@@ -158,8 +159,7 @@ def test_a_form_of_another_site_is_refused(editor: Page, served: Served) -> None
     assert count(served, "forged") == 0
 
 
-@pytest.mark.parametrize("width", [320, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 @pytest.mark.parametrize("text", ["", BAD % "bad", XML % "good"], ids=["empty", "bad", "good"])
 def test_the_page_fits_and_everybody_can_use_it(
     editor: Page, served: Served, pictures: Path | None, width: int, scheme: str, text: str

@@ -1,5 +1,7 @@
 """Status reports: many at a time, each one guarded update, exact counts and children in the same transaction."""
 
+import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +35,7 @@ HISTORY_LIMIT = 100  # entries of one attempt
 LINE_LIMIT = 200  # characters of the last line
 LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
+PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds before another try; they grow
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
     "retried": 1, "avoided": 1, "stalled_since": 1,
@@ -121,7 +124,9 @@ def _apply_round(
     site: str | None,
     rules: Rules,
 ) -> None:
-    for _ in range(TRIES):
+    for number in range(TRIES):
+        if number:  # what another one has just written may take a moment to be seen by a majority
+            time.sleep(min(PAUSE * 2**number, LONGEST_PAUSE) * random.uniform(0.5, 1))  # noqa: S311 - no secret
         states = _states(database, [reports[position] for position in positions])
         accepted: list[tuple[StatusReport, Document]] = []
         chosen: list[int] = []
