@@ -89,7 +89,7 @@ def serve(
         yield served
     finally:
         served.process.terminate()
-        served.process.wait(30)
+        served.process.wait(2 * START_SECONDS)  # a request that hangs is given up after half a minute
         database.client.drop_database(name)
         database.close()
 

@@ -236,7 +236,8 @@ def test_a_credential_in_the_url_works_and_is_never_shown(shell: Shell, served: 
     said += shell.run("dampe-cli-configure", "--show")
     said += shell.run("dampe-cli-jobs", "list", "-v", "-v") + shell.stderr
     assert "DEBUG" in said  # of each request
-    shell.config.write_text(re.sub(r"@127.0.0.1:\d+", "@127.0.0.1:9", shell.config.read_text()))
+    unreachable = re.sub(r"@127.0.0.1:\d+", "@127.0.0.1:9", shell.config.read_text())
+    shell.config.write_text(unreachable.replace("[server]\n", "[server]\npatience = 1\n"))
     shell.run("dampe-cli-heartbeat", "-v", code=6)
     assert "http://127.0.0.1:9 does not answer" in shell.stderr
     assert secret not in said + shell.stderr

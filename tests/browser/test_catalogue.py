@@ -11,7 +11,7 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from DmpWorkflow.core.database import data_catalogue
+from DmpWorkflow.core.database import clock, data_catalogue
 from tests.browser.conftest import LOOKS, logged_in, watched_page
 from tests.served import Served
 
@@ -33,7 +33,9 @@ def files(served: Served) -> None:
         names = [f"/data/mc/run{part}/photon-{number:03d}.root" for number in range(80)]
         data_catalogue.register(database, "local", names, "root")
     data_catalogue.register(database, "CNAF", [f"root://server//cards/{n}.mac" for n in range(5)], "text", "Copied")
-    data_catalogue.register(database, "local", EVIL, "evil", "Orphaned")
+    # As an older server took them: some are refused now.
+    old = {"_cls": "DataFile", "site": "local", "status": "Orphaned", "filetype": "evil", "created_at": clock.now()}
+    database.files.insert_many([old | {"filename": name, "last_update": clock.now()} for name in EVIL])
 
 
 @pytest.fixture

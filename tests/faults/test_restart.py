@@ -188,7 +188,7 @@ def test_a_running_request_is_answered_before_the_server_ends(served: Served) ->
     """Half of a body is there when the server is told to end; the rest comes after that. The last: it stays ended."""
     address = urlsplit(served.url)
     body = b'{"hostname": "slow", "process": "p", "version": "1"}'
-    head = f"POST /testDB/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.read_token}\r\n"
+    head = f"POST /testDB/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.submit_token}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((str(address.hostname), int(address.port or 0))) as slow:
         slow.sendall(head.encode() + body[:10])
