@@ -12,12 +12,12 @@ from DmpWorkflow.core.database import claims, clock, counts, creation, job_chang
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
-from DmpWorkflow.core.database.reporting import Rules, StatusReport, apply_report, apply_reports
+from DmpWorkflow.core.database.reporting import HostAvoided, Rules, StatusReport, apply_report, apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
 from DmpWorkflow.core.lifecycle import IllegalTransition, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
-from DmpWorkflow.utils.errors import InvalidInput
+from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput
 from tests.api.test_reporting import assert_counts_are_exact, claim_all, instance, make_job, report
 
 HOUR = timedelta(hours=1)
@@ -71,6 +71,29 @@ def test_a_failure_starts_again_after_a_pause_until_its_retries_are_used(databas
     roll_back(database, job, [1])
     assert instance(database, job, 1)["retried"] == 0
     assert_counts_are_exact(database, job)
+
+
+def test_other_hosts_are_tried_first(database: Database, wait: Pass) -> None:
+    job = retrying(database, 2)
+
+    def begin(host: str, attempt: int) -> Outcome | DmpWorkflowError:
+        wait(HOUR / 10)
+        claim_all(database, f"r{attempt}")
+        started = Report(MajorStatus.RUNNING, attempt, 1, f"runner{attempt}")
+        return apply_reports(database, [StatusReport(job, 1, started, {"hostname": host})])[0]
+
+    assert begin("bad", 1) is Outcome.APPLY
+    apply_report(database, fail(job, 1, "NoSpaceLeft"))
+    assert begin("bad", 2) is Outcome.APPLY, "there is no other"
+    apply_report(database, fail(job, 1, "NoSpaceLeft", 2))
+    second = instance(database, job, 2)["attempt"]
+    apply_report(database, report(job, 2, MajorStatus.RUNNING, 1, second, hostname="good"))
+    apply_report(database, report(job, 2, MajorStatus.DONE, 9, second))
+    for attempt in (3, 4):
+        assert isinstance(begin("bad", attempt), HostAvoided)
+        assert (instance(database, job, 1)["status"], instance(database, job, 1)["retried"]) == ("New", 2)
+        assert_counts_are_exact(database, job)
+    assert begin("bad", 5) is Outcome.APPLY, "better there than nowhere"
 
 
 def test_only_what_the_policy_names_starts_again(database: Database) -> None:

@@ -119,6 +119,13 @@ def to_avoid(database: Database, hosts: Iterable[Host]) -> set[Host]:
     return {(found["site"], found["hostname"]) for found in suspects if _is_hosts_fault(database, found)}
 
 
+def has_other(database: Database, host: Host) -> bool:
+    """Say whether another host of the site had a success not long ago."""
+    site, hostname = host
+    other = {"site": site, "hostname": {"$ne": hostname}, "done_at": {"$gt": clock.now() - AGAIN_AFTER}}
+    return database.streaks.find_one(other, {"_id": 1}) is not None
+
+
 def _is_hosts_fault(database: Database, streak: Document) -> bool:
     """Say whether others at the site, and one of the same jobs, succeeded since the row of failures began."""
     since: datetime = streak["since"]

@@ -143,7 +143,7 @@ class JobInstance(Document):
     not_before = DateTimeField()
     paused = BooleanField()  # as its job
     taken_over = DateTimeField()
-    avoided = IntField()  # times that it was kept from a black hole
+    avoided = IntField()  # times that it was kept from a host
 
 
 class InstanceCount(Document):

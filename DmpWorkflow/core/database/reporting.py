@@ -38,7 +38,7 @@ TRIES = 10  # a report loses to another one of the same instance only if both co
 PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds before another try; they grow
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
-    "retried": 1, "avoided": 1, "stalled_since": 1,
+    "retried": 1, "avoided": 1, "stalled_since": 1, "attempts.hostname": 1,
     "sequence": 1, "runner": 1, "lost": 1, "kill": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
     "hostname": 1, "started_at": 1, "cpu_peak": 1, "memory_peak": 1, "cpu_max": 1, "mem_max": 1, "Nevents": 1,
 }  # fmt: skip
@@ -137,8 +137,7 @@ def _apply_round(
             if state is not None and result is Outcome.APPLY:
                 accepted.append((report, state))
                 chosen.append(position)
-        if rules.avoid_black_holes:
-            accepted = _less_black_holes(database, accepted, chosen, results)
+        accepted = _less_unfit_hosts(database, accepted, chosen, results, rules)
         if _write(database, accepted):
             _tell(database, accepted, rules)
             return
@@ -147,28 +146,37 @@ def _apply_round(
             results[position] = Unavailable("other reports of this instance came at once: send it again")
 
 
-def _less_black_holes(
+def _less_unfit_hosts(
     database: Database,
-    accepted: Sequence[tuple[StatusReport, Document]],
+    accepted: list[tuple[StatusReport, Document]],
     positions: Sequence[int],
     results: list[Outcome | DmpWorkflowError],
+    rules: Rules,
 ) -> list[tuple[StatusReport, Document]]:
-    """Let attempts that begin on a black hole end there and then; their runners are told to stop."""
+    """Let attempts that begin on a host to avoid end there and then; their runners are told to stop."""
     beginning = {
         number: (state["site"], report.values["hostname"])
         for number, (report, state) in enumerate(accepted)
         if _begins(report, state)
     }
-    avoided = black_holes.to_avoid(database, beginning.values())
+    avoided = black_holes.to_avoid(database, beginning.values()) if rules.avoid_black_holes else set()
     changed = list(accepted)
     for number, host in beginning.items():
-        if host in avoided:
-            report, state = accepted[number]
+        report, state = accepted[number]
+        if host in avoided or _failed_here(database, state, host):
             values = {**report.values, "minor_status": retrying.HOST_AVOIDED}
             ended = replace(report.report, status=MajorStatus.FAILED)
             changed[number] = (replace(report, report=ended, values=values), state)
             results[positions[number]] = HostAvoided()
     return changed
+
+
+def _failed_here(database: Database, state: Document, host: black_holes.Host) -> bool:
+    """Say whether an automatic retry would begin where an attempt failed already: other hosts first, if there are."""
+    if not state.get("retried") or (state.get("avoided") or 0) >= retrying.OTHERS_FIRST:
+        return False
+    tried = {attempt.get("hostname") for attempt in state.get("attempts", ())}
+    return host[1] in tried and black_holes.has_other(database, host)
 
 
 def _begins(report: StatusReport, state: Document) -> bool:
@@ -282,7 +290,7 @@ def _used(report: StatusReport, state: Document) -> distributions.Used:
 
 
 class HostAvoided(StaleAttempt):
-    """This host fails everything quickly, and is avoided: stop."""
+    """This host fails everything quickly, or has failed this instance, and is avoided: stop."""
 
 
 class _ChangedMeanwhileError(Exception):

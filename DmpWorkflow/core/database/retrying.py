@@ -17,6 +17,7 @@ from DmpWorkflow.core.retries import RetryPolicy, pause_before
 BAD = FINAL - {MajorStatus.DONE}
 HOST_AVOIDED = "HostAvoided"
 MOST_AVOIDED = 5  # times that an instance is kept from black holes, before it runs on one after all
+OTHERS_FIRST = 2  # times that it is kept from a host that failed it before
 AVOIDING_PAUSE = timedelta(minutes=2)
 OF_CURRENT_ATTEMPT = ("sequence", "runner", "lost", "batchId", "hostname")
 
@@ -25,7 +26,7 @@ OF_CURRENT_ATTEMPT = ("sequence", "runner", "lost", "batchId", "hostname")
 class Ended:
     """An instance that is about to stay Failed or Terminated.
 
-    ``lost``: as somebody concluded from silence; ``avoided``: times that it was kept from a black hole, which is why
+    ``lost``: as somebody concluded from silence; ``avoided``: times that it was kept from a host, which is why
     it ends here if its minor status says so.
     """
 
