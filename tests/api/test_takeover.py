@@ -34,6 +34,7 @@ from tests.served import CONFIGURATION
 ROME = ZoneInfo("Europe/Rome")
 WORDS = Words(types=("User",), sites=("TEST",))
 SECRET = b"secret"
+TITLE_CHANGED = "a title that cannot be the name of a folder: changed"
 names = iter(range(1000))
 
 
@@ -399,3 +400,12 @@ def test_by_command(database: Database, source: Source[Document], mongod: Embedd
     left = run()
     assert left.exit_code == 1 and "left out: 1 x an instance without a job\n    " in left.output
     assert credentials.all_tokens(database) == []
+
+
+def test_a_long_title_is_cut_to_the_bytes_that_a_folder_may_have(
+    database: Database, source: Source[Document]
+) -> None:
+    job = original.make_job(source, "é" * 200)
+    source["job_instance"].insert_one(original.instance(job, 1, "New"))
+    assert TITLE_CHANGED in take(database, source).doubtful
+    assert [job["title"] for job in database.jobs.find()] == ["é" * 127]

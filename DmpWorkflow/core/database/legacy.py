@@ -120,7 +120,7 @@ def job(old: Document, xml: bytes | None, parents: Sequence[ObjectId], times: Ti
 def _title(value: object, about: str, doubt: Doubt) -> str:
     """Return a title that can be the name of a folder."""
     letters = ("_" if letter == "/" or ord(letter) < 32 else printable(letter) for letter in str(value or ""))
-    title = "".join(letters)[:LONGEST_TITLE]
+    title = "".join(letters).encode()[:LONGEST_TITLE].decode(errors="ignore")
     title = str(about) if title in ("", ".", "..") else title
     if title != value:
         doubt("a title that cannot be the name of a folder: changed", f"{about}: {title}")
@@ -140,7 +140,7 @@ def _unreadable(xml: bytes | None) -> JobDefinition:
 
 
 def instance(old: Document, owner: Document, times: Times, doubt: Doubt) -> Document:
-    """Return an instance of the job ``owner``; None of its number has to be positive.
+    """Return an instance of the job ``owner``; its number is a positive one.
 
     What ran goes on as its first attempt, so that the reports of its payload are still good.
     """
