@@ -6,12 +6,11 @@ import multiprocessing
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from DmpWorkflow.config.loader import load
 from DmpWorkflow.core.database import audit, clock, counts, data_catalogue, heartbeats, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.utils.errors import Conflict, DmpWorkflowError, InvalidInput
+from DmpWorkflow.utils.parts import in_parts
 from scripts import demo_statistics
 from scripts.demo_instances import History, Tally
 from scripts.demo_plan import SITES, Family, PlannedJob, plan
@@ -97,7 +97,7 @@ def make_family(uri: str, name: str, seed: str, now: datetime, family: Family) -
     database = Database(uri, name)
     try:
         history = History(seed, now, family)
-        for batch in _batches(history.instances()):
+        for batch in in_parts(history.instances(), BATCH):
             _quickly(database.instances).insert_many(batch, ordered=False)
         for position, job in enumerate(family):
             parents = (history.ids[position - 1],) if position else ()
@@ -113,12 +113,6 @@ def make_family(uri: str, name: str, seed: str, now: datetime, family: Family) -
 def _quickly(collection: Collection[Document]) -> Collection[Document]:
     """Return the collection without the wait for a majority: who loses this fills another database."""
     return collection.with_options(write_concern=WriteConcern(1))
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
 
 
 def _job(job: PlannedJob, job_id: ObjectId, parents: tuple[ObjectId, ...], seed: str) -> Document:
@@ -157,7 +151,7 @@ def _slots(job_id: ObjectId, job: PlannedJob, tally: Tally) -> list[Document]:
 
 def _register_files(database: Database, seed: str, now: datetime, planned: list[PlannedJob]) -> None:
     dice = random.Random(seed)  # noqa: S311 - the same data for the same seed
-    for batch in _batches(_files(dice, now, planned)):
+    for batch in in_parts(_files(dice, now, planned), BATCH):
         _quickly(database.files).insert_many(batch, ordered=False)
 
 

@@ -7,13 +7,14 @@ import random
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any
 
 import gridfs
 from bson import DBRef, ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
+
+from DmpWorkflow.utils.parts import in_parts
 
 Document = dict[str, Any]
 XML = b"""<Jobs>
@@ -83,7 +84,7 @@ def fill(source: Database[Document], jobs: int, instances: int, seed: int = 1) -
         parent = () if parent else (job,)
         made: Iterator[Document] = (instance(job, one, chance.choice(STATUSES)) for one in range(1, instances + 1))
         ids: list[ObjectId] = []
-        while chunk := list(islice(made, 5000)):
+        for chunk in in_parts(made, 5000):
             ids += source["job_instance"].insert_many(chunk).inserted_ids
         source["job"].update_one({"_id": job}, {"$set": {"jobInstances": ids}})
     source["heart_beat"].insert_one(

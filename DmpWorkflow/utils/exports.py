@@ -4,9 +4,10 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
+from DmpWorkflow.utils.parts import in_parts
 from DmpWorkflow.utils.text import escaped, printable
 
 # With which spreadsheets take a cell for something to compute; some take the wide forms of Asian keyboards as well.
@@ -20,7 +21,7 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iter
     cells: Iterator[list[object]] = chain(
         [list(columns)], ([_cell(row[column]) for column in columns] for row in rows)
     )
-    while some := list(islice(cells, ROWS_AT_ONCE)):
+    for some in in_parts(cells, ROWS_AT_ONCE):
         written = io.StringIO()
         csv.writer(written).writerows(some)
         yield written.getvalue()
@@ -37,7 +38,7 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield one JSON list of all rows, a row in a line, many lines at a time, without holding them."""
     lines = (escaped(json.dumps(row, ensure_ascii=False)) for row in rows)
     separator = "[\n"
-    while some := list(islice(lines, ROWS_AT_ONCE)):
+    for some in in_parts(lines, ROWS_AT_ONCE):
         yield separator + ",\n".join(some)
         separator = ",\n"
     yield "[]\n" if separator == "[\n" else "\n]\n"

@@ -16,6 +16,11 @@ def one_line(text: object) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
 
 
+def first_line(error: BaseException) -> str:
+    """Return what of an error fits into another message: its first line, bounded."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
 def readable_json(value: object) -> str:
     """Return JSON for people and programs: letters stay as they are, all that is no letter or sign is escaped."""
     return escaped(json.dumps(value, indent=2, ensure_ascii=False))

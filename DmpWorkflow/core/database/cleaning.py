@@ -96,7 +96,7 @@ def orphaned_jobs(database: Database, collection: "Collection[Document]") -> lis
 
 def _gone(database: Database, ids: list[ObjectId]) -> list[ObjectId]:
     gone: list[ObjectId] = []
-    for part in map(list, in_parts(ids, PART)):
+    for part in in_parts(ids, PART):
         known = {job["_id"] for job in database.jobs.find({"_id": {"$in": part}}, {"_id": 1})}
         gone += [job for job in part if job not in known]
     return gone

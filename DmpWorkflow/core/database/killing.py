@@ -25,7 +25,7 @@ def kill(database: Database, job: ObjectId, numbers: Sequence[int]) -> tuple[int
     if numbers:  # before it begins, so that there is a row also of what a crash cut short
         after = {"instances": audit.spans(numbers), "number": len(numbers)}
         audit.note(database, "instances.kill", audit.job_target(database, job), after=after)
-    for chunk in map(list, in_parts(numbers, CHUNK)):
+    for chunk in in_parts(numbers, CHUNK):
         ended += database.transaction(partial(_end_waiting, database, job, chunk))
         active = {"job": job, "instanceId": {"$in": chunk}, "status": {"$in": [str(status) for status in ACTIVE]}}
         ordered += database.instances.update_many(active, {"$set": {"kill": True}}).matched_count

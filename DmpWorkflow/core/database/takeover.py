@@ -6,11 +6,10 @@ nobody has worked on it here.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import gridfs
@@ -30,6 +29,8 @@ from DmpWorkflow.core.database.takeover_report import Report
 from DmpWorkflow.core.job_xml import LARGEST
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import InvalidInput, Unavailable
+from DmpWorkflow.utils.parts import in_parts
+from DmpWorkflow.utils.text import first_line
 
 CHUNK = 2000  # instances of one transaction
 TRIES = 10  # of a chunk, while others work on its instances
@@ -42,8 +43,6 @@ SOURCE_OPTIONS: dict[str, Any] = {
 EXPECTED = "--from: expected mongodb://host:port/database"
 SAME = ("_id", "site", "priority")  # of an instance that comes once more
 
-Item = TypeVar("Item")
-
 
 @contextmanager
 def opened(uri: str) -> Iterator[Source[Document]]:
@@ -51,7 +50,7 @@ def opened(uri: str) -> Iterator[Source[Document]]:
     try:
         client: MongoClient[Document] = MongoClient(uri, **SOURCE_OPTIONS)
     except (BadAddress, ValueError) as error:
-        raise InvalidInput(f"{EXPECTED}: {_one_line(error)}") from error
+        raise InvalidInput(f"{EXPECTED}: {first_line(error)}") from error
     with client:
         yield _checked(client)
 
@@ -61,18 +60,14 @@ def _checked(client: MongoClient[Document]) -> Source[Document]:
         source = client.get_default_database()
         names = set(source.list_collection_names())
     except BadAddress as error:
-        raise InvalidInput(f"{EXPECTED}: {_one_line(error)}") from error
+        raise InvalidInput(f"{EXPECTED}: {first_line(error)}") from error
     except PyMongoError as error:
-        raise Unavailable(f"the original's MongoDB: {_one_line(error)}") from error
+        raise Unavailable(f"the original's MongoDB: {first_line(error)}") from error
     if missing := {"job", "job_instance"} - names:
         raise InvalidInput(f"database {source.name} is none of the original: it has no collection {min(missing)}")
     if source["job"].find_one({"digest": {"$exists": True}}, {"_id": 1}):
         raise InvalidInput(f"database {source.name} is of this program, not of the original: use backup and restore")
     return source
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
 
 
 def take_over(
@@ -227,7 +222,7 @@ class _Takeover:
         if self._dry_run:
             self._count_duplicates(report)
         with self._source["job_instance"].find(sort=[("_id", 1)], batch_size=CHUNK) as found:
-            for chunk in _chunks(found, CHUNK):
+            for chunk in in_parts(found, CHUNK):
                 self._take_chunk(chunk, report)
         self._compare_references(report)
         if not self._dry_run:
@@ -353,7 +348,7 @@ class _Takeover:
     def _release(self, job: ObjectId, parent: ObjectId) -> None:
         """Let the instances of ``job`` go whose instance of ``parent`` is Done."""
         waiting = {"job": job, "status": str(MajorStatus.NEW), "waiting_for": parent}
-        for chunk in _chunks(self._database.instances.find(waiting, {"instanceId": 1}), CHUNK):
+        for chunk in in_parts(self._database.instances.find(waiting, {"instanceId": 1}), CHUNK):
             numbers = [one["instanceId"] for one in chunk]
             self._database.transaction(partial(self._release_chunk, parent, numbers))
 
@@ -384,7 +379,7 @@ class _Takeover:
     def files(self, report: Report) -> None:
         """Take over the data catalogue: files that are new, and their status while nobody changed it here."""
         with self._source["data_file"].find(sort=[("_id", 1)], batch_size=CHUNK) as found:
-            for chunk in _chunks(found, CHUNK):
+            for chunk in in_parts(found, CHUNK):
                 self._take_files(chunk, report)
 
     def _take_files(self, old: Sequence[Document], report: Report) -> None:
@@ -455,9 +450,3 @@ def _ancestors(job: ObjectId, parents: dict[ObjectId, list[ObjectId]]) -> set[Ob
             found.add(one)
             open_ends += parents[one]
     return found
-
-
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import click
 
 from DmpWorkflow.frontend.cli.common import Context, command
-from DmpWorkflow.frontend.cli.server import _database
+from DmpWorkflow.frontend.cli.server import opened_database
 from DmpWorkflow.utils.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def backup(context: Context, file: Path, replace: bool, verify: bool) -> None:
 
         _tell(context, archive.verify(file))
         return
-    with _database(context) as database, _files_plainly(file):
+    with opened_database(context) as database, _files_plainly(file):
         from DmpWorkflow.core.database.backup import back_up
 
         documents = back_up(database, file, replace)
@@ -50,7 +50,7 @@ def restore(context: Context, file: Path, dry_run: bool, replace: str | None) ->
 
     A restore that was interrupted is repeated; servers refuse to start until it is whole.
     """
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import restore as restoring
 
         if dry_run:
@@ -69,7 +69,7 @@ def migrate(context: Context) -> None:
 
     It can be interrupted and repeated.
     """
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import migrations, schema
 
         reached = migrations.migrate(database, context.say)
@@ -98,7 +98,7 @@ def import_legacy(context: Context, uri: str, timezone: str, dry_run: bool) -> N
     ends with 1 if something was left out.
     """
     zone = _zone(timezone)
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import takeover
         from DmpWorkflow.core.database.submission import Words
 

@@ -14,6 +14,7 @@ from DmpWorkflow.config.settings import ServerSettings
 from DmpWorkflow.core.roles import split_role
 from DmpWorkflow.frontend.cli.common import Context, command
 from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, Unavailable
+from DmpWorkflow.utils.text import first_line
 
 if TYPE_CHECKING:
     from DmpWorkflow.core.database.connection import Database, Document
@@ -34,7 +35,7 @@ SITE = click.option("--site", help="The site, for the role site; the same as --r
 def run(context: Context, host: str | None, port: int | None, workers: int, threads: int) -> None:
     """Run the server until it is stopped."""
     server = context.settings.server
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import schema
 
         schema.check(database)  # one plain line now, rather than a worker that does not boot
@@ -70,7 +71,7 @@ def _no_passphrase() -> str:
 @command("init", epilog="Example: dampe-server init --config server.cfg")
 def init(context: Context) -> None:
     """Make the indexes of the database; safe to be repeated."""
-    with _database(context) as database:
+    with opened_database(context) as database:
         database.prepare()
     context.say(f"database {context.settings.database.name} is ready")
     context.give({"result": "ok"})
@@ -109,7 +110,7 @@ def _check_access(context: Context) -> str:
 
 
 def _check_database(context: Context) -> str:
-    with _database(context) as database:
+    with opened_database(context) as database:
         database.prepare()
         version = database.client.server_info()["version"]
     return f"MongoDB {version}, a replica set, indexes in place"
@@ -124,7 +125,7 @@ def create_token(context: Context, name: str, role: str, site: str | None, expir
     """Make a token and print it; nobody can see it again."""
     role, site = split_role(role, site)
     context.settings.jobdb.check_site(site)
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import credentials
 
         text, stored = credentials.create(database, name, role, site, credentials.expiry(expires))
@@ -137,7 +138,7 @@ def create_token(context: Context, name: str, role: str, site: str | None, expir
 @command("list", epilog="Example: dampe-server token list")
 def list_tokens(context: Context) -> None:
     """List tokens, less their secrets."""
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import credentials
 
         tokens = credentials.all_tokens(database)
@@ -156,7 +157,7 @@ def _list_accounts(context: Context, accounts: "Sequence[Document]", also: str) 
 @click.argument("name")
 def revoke_token(context: Context, name: str) -> None:
     """Make a token worthless, at once."""
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import credentials
 
         credentials.revoke(database, name)
@@ -179,7 +180,7 @@ def create_user(context: Context, name: str, role: str, site: str | None, passwo
     role, site = split_role(role, site)
     context.settings.jobdb.check_site(site)
     password = _password(password_stdin)
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import users
 
         users.create(database, name, password, role, site)
@@ -190,7 +191,7 @@ def create_user(context: Context, name: str, role: str, site: str | None, passwo
 @command("list", epilog="Example: dampe-server user list")
 def list_users(context: Context) -> None:
     """List users."""
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import users
 
         found = users.all_users(database)
@@ -203,7 +204,7 @@ def list_users(context: Context) -> None:
 def set_password(context: Context, name: str, password_stdin: bool) -> None:
     """Give a user another password; who is logged in as that user has to log in again."""
     password = _password(password_stdin)
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import users
 
         users.set_password(database, name, password)
@@ -226,7 +227,7 @@ def enable_user(context: Context, name: str) -> None:
 
 
 def _set_disabled(context: Context, name: str, disabled: bool) -> None:
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import users
 
         users.set_disabled(database, name, disabled)
@@ -238,7 +239,7 @@ def _set_disabled(context: Context, name: str, disabled: bool) -> None:
 @click.argument("name")
 def remove_user(context: Context, name: str) -> None:
     """Remove a user, at once."""
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import users
 
         users.remove(database, name)
@@ -259,7 +260,7 @@ def _password(from_stdin: bool) -> str:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 def maintain(context: Context, action: str | None, dry_run: bool) -> None:
     """Do a maintenance ACTION; without one, list them with their last results. Fails if something is found wrong."""
-    with _database(context) as database:
+    with opened_database(context) as database:
         from DmpWorkflow.core.database import maintenance
         from DmpWorkflow.frontend import housekeeping
 
@@ -278,7 +279,7 @@ def maintain(context: Context, action: str | None, dry_run: bool) -> None:
 
 
 @contextmanager
-def _database(context: Context) -> "Iterator[Database]":
+def opened_database(context: Context) -> "Iterator[Database]":
     try:
         from pymongo.errors import PyMongoError
 
@@ -294,8 +295,6 @@ def _database(context: Context) -> "Iterator[Database]":
         database.client.admin.command("ping")
         yield database
     except PyMongoError as error:
-        raise Unavailable(
-            f"MongoDB at [database] host {settings.host}: {str(error).splitlines()[0][:200]}"
-        ) from error
+        raise Unavailable(f"MongoDB at [database] host {settings.host}: {first_line(error)}") from error
     finally:
         database.close()
