@@ -226,12 +226,7 @@ def _counted(
     known = {"job": job, "status": {"$in": STATUSES}}
     if database.instances.find_one({"job": job, "status": {"$nin": STATUSES}}, {"_id": 1}, session=session):
         return stored, {}, stored["allotted"]  # named before; such a job cannot be counted
-    if repair:
-        counts.lock(database, job, session)
-    wrong = counts.differences(database, job, session)
-    if repair and wrong:
-        counts.complete(database, job, stored["execution_site"], session)
-        counts.change(database, job, wrong, session)
+    wrong = counts.compare(database, job, stored["execution_site"], repair, session)
     return stored, wrong, database.instances.count_documents(known, session=session)
 
 

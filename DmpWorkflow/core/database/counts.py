@@ -61,6 +61,17 @@ def differences(database: Database, job: ObjectId, session: ClientSession) -> Co
     return {status: fresh[status] - kept[status] for status in kept if fresh[status] != kept[status]}
 
 
+def compare(database: Database, job: ObjectId, site: str, repair: bool, session: ClientSession) -> Counts:
+    """Return the ``differences`` of ``job``; ``repair`` sets them right, while nobody changes the counters."""
+    if repair:
+        lock(database, job, session)
+    wrong = differences(database, job, session)
+    if repair and wrong:
+        complete(database, job, site, session)
+        change(database, job, wrong, session)
+    return wrong
+
+
 def of_jobs(
     database: Database, jobs: Iterable[ObjectId], session: ClientSession | None = None
 ) -> dict[ObjectId, Counts]:

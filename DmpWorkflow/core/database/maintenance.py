@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
 from DmpWorkflow.core.database import audit, checking, claims, cleaning, clock, counts, monitoring
@@ -14,7 +13,7 @@ from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.counts import Counts
 from DmpWorkflow.core.database.reaper import Patience, Reaped, is_turn, reap
 from DmpWorkflow.utils.errors import InvalidInput
-from DmpWorkflow.utils.text import numbered
+from DmpWorkflow.utils.text import first_line, numbered
 
 MOST_NAMED = 20  # jobs in the text of a result
 
@@ -61,7 +60,7 @@ def run(database: Database, name: str, by: str, options: Options = USUAL) -> Doc
     except Wrong as wrong:
         told = {"result": str(wrong), "ok": False}
     except PyMongoError as error:
-        _end(database, name, started, {"result": f"failed: {str(error).splitlines()[0][:200]}", "ok": False})
+        _end(database, name, started, {"result": f"failed: {first_line(error)}", "ok": False})
         raise
     return _row(name, begun | told | {"ended": _end(database, name, started, told)})
 
@@ -151,17 +150,9 @@ def _counts_compared(database: Database, repair: bool) -> tuple[bool, str]:
 
 def _compare(database: Database, job: Document, repair: bool) -> Counts:
     """Return what the counters of a job have too little (or, below zero, too much), where that is not nothing."""
-    return database.transaction(lambda session: _compare_in(database, job, repair, session))
-
-
-def _compare_in(database: Database, job: Document, repair: bool, session: ClientSession) -> Counts:
-    if repair:
-        counts.lock(database, job["_id"], session)
-    differences = counts.differences(database, job["_id"], session)
-    if repair and differences:
-        counts.complete(database, job["_id"], job["execution_site"], session)
-        counts.change(database, job["_id"], differences, session)
-    return differences
+    return database.transaction(
+        lambda session: counts.compare(database, job["_id"], job["execution_site"], repair, session)
+    )
 
 
 def _in_words(differences: Counts) -> str:
