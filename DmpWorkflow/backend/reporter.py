@@ -18,6 +18,7 @@ from DmpWorkflow.backend.run_file import RunFile
 from DmpWorkflow.backend.watchdog import Usage
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.utils.errors import Conflict, Unavailable
+from DmpWorkflow.utils.patience import growing_pauses
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -162,13 +163,12 @@ class Reporter:
         """
         report = self._report(MajorStatus.RUNNING, minor_status, values)
         deadline = time.monotonic() + self._run.grace_seconds
-        pause = FIRST_PAUSE
+        pauses = growing_pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while (answer := self._send(report)) is Answer.LATER:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ServerNotReached(f"the server accepted no report within {self._run.grace_seconds:g} s")
-            time.sleep(min(left, _jitter(pause)))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            time.sleep(min(left, next(pauses)))
         if answer is not Answer.ACCEPTED:
             raise AttemptRefused(f"the first report was {answer.value}: nothing is run")
 
@@ -232,10 +232,9 @@ class Reporter:
     def linger(self, seconds: float) -> Delivered:
         """Deliver until nothing is left or the time is over; the agent delivers the rest."""
         deadline = time.monotonic() + seconds
-        pause = FIRST_PAUSE
+        pauses = growing_pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while (done := self.deliver()).left and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, _jitter(pause)))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            time.sleep(min(left, next(pauses)))
         return done
 
     def discard(self) -> None:
@@ -259,11 +258,6 @@ class Reporter:
         with self._numbering:
             self._sequence += 1
             return self._sequence
-
-
-def _jitter(pause: float) -> float:
-    """Return between half and all of ``pause``: thousands of payloads that start together must not ask together."""
-    return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret depends on it
 
 
 class Courier:
@@ -298,7 +292,7 @@ class Courier:
 
     def _work(self) -> None:
         while True:
-            poked = self._wake.wait(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - as in _jitter
+            poked = self._wake.wait(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
             self._wake.clear()
             if self._stopped:
                 return

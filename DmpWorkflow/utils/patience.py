@@ -2,9 +2,21 @@
 
 import random
 import time
+from collections.abc import Iterator
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 LONGEST_ASKED = 30.0  # seconds: who asks for more gets another try after these
+
+
+def growing_pauses(first: float, longest: float) -> Iterator[float]:
+    """Yield pauses for ever, in the unit of ``first``: twice as long each time until ``longest``, each cut by chance.
+
+    No two have the same: those that failed together must not return together.
+    """
+    pause = first
+    while True:
+        yield pause * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
+        pause = min(2 * pause, longest)
 
 
 class Patience:
@@ -12,7 +24,7 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        self._pause = FIRST_PAUSE
+        self._pauses = growing_pauses(FIRST_PAUSE, LONGEST_PAUSE)
 
     @property
     def left(self) -> float:
@@ -20,12 +32,8 @@ class Patience:
         return max(0.0, self._deadline - time.monotonic())
 
     def wait(self, asked: float = 0.0) -> bool:
-        """Wait before the next try, and not less than ``asked`` for; False, without a wait, if time is up then.
-
-        The pauses grow, and no two clients have the same: those that failed together must not return together.
-        """
-        pause = max(self._pause * random.uniform(0.5, 1), min(asked, LONGEST_ASKED) * random.uniform(1, 1.5))  # noqa: S311 - no secret
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        """Wait before the next try, and not less than ``asked`` for; False, without a wait, if time is up then."""
+        pause = max(next(self._pauses), min(asked, LONGEST_ASKED) * random.uniform(1, 1.5))  # noqa: S311 - no secret
         if pause >= self.left:
             return False
         time.sleep(pause)

@@ -1,6 +1,5 @@
 """Status reports: many at a time, each one guarded update, exact counts and children in the same transaction."""
 
-import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,12 +29,13 @@ from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
 from DmpWorkflow.core.reports import InstanceState, Outcome, Report, StaleAttempt, decide, is_implicit_claim
 from DmpWorkflow.core.samples import LIMIT, append_thinned
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, NotFound, Unavailable
+from DmpWorkflow.utils.patience import growing_pauses
 
 HISTORY_LIMIT = 100  # entries of one attempt
 LINE_LIMIT = 200  # characters of the last line
 LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
-PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds before another try; they grow
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds before another try; they grow
 STATE_FIELDS = {
     "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
     "retried": 1, "avoided": 1, "stalled_since": 1, "attempts.hostname": 1,
@@ -124,9 +124,10 @@ def _apply_round(
     site: str | None,
     rules: Rules,
 ) -> None:
+    pauses = growing_pauses(FIRST_PAUSE, LONGEST_PAUSE)
     for number in range(TRIES):
         if number:  # what another one has just written may take a moment to be seen by a majority
-            time.sleep(min(PAUSE * 2**number, LONGEST_PAUSE) * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            time.sleep(next(pauses))
         states = _states(database, [reports[position] for position in positions])
         accepted: list[tuple[StatusReport, Document]] = []
         chosen: list[int] = []
