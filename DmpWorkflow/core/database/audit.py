@@ -97,9 +97,9 @@ def about_job(job: Mapping[str, Any]) -> Document:
     return {"title": job["title"], "type": job["type"], "site": job["execution_site"]}
 
 
-def job_target(database: Database, job: ObjectId, session: ClientSession | None = None) -> str:
+def job_target(database: Database, job: ObjectId) -> str:
     """Return how the log names a job."""
-    found = database.jobs.find_one({"_id": job}, {"slug": 1}, session=session)
+    found = database.jobs.find_one({"_id": job}, {"slug": 1})
     return f"job/{found['slug'] if found else job}"
 
 

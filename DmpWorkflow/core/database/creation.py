@@ -15,7 +15,7 @@ from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation_requests import CreationRequest, create_once
 from DmpWorkflow.core.database.resolution import check_overrides
 from DmpWorkflow.core.lifecycle import MajorStatus
-from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
+from DmpWorkflow.utils.errors import Conflict, InvalidInput
 
 CHUNK = 2000  # instances of one transaction: some 1 MB in memory
 MOST_AT_ONCE = 1_000_000
@@ -107,8 +107,6 @@ def allot(
         session=session,
     )
     if changed is None:
-        if not database.jobs.find_one({"_id": job}, {"_id": 1}, session=session):
-            raise NotFound(f"Could not find job {job}")
         jobs.check_open(database, job, session)
         raise Conflict(f"instance {first} is not the next one of job {job}")
     numbers = range(changed["allotted"] - number + 1, changed["allotted"] + 1)

@@ -160,14 +160,18 @@ def busy(job: ObjectId) -> Document:
     return {"job": job, "$or": [{"status": {"$in": sorted(ACTIVE)}}, {"claim.expires": {"$exists": True}}]}
 
 
-def check_open(database: Database, job: ObjectId, session: ClientSession | None = None) -> None:
-    """Raise Conflict if the job is archived or being removed, so that no instance of it may become New."""
-    closed = {"_id": job, "$or": [{"archived": True}, {"removing": True}]}
-    found = database.jobs.find_one(closed, {"title": 1, "removing": 1}, session=session)
-    if found and found.get("removing"):
+def check_open(database: Database, job: ObjectId, session: ClientSession | None = None) -> Document:
+    """Return slug and paused of the job; raises NotFound.
+
+    Raises Conflict if it is archived or being removed, so that no instance of it may become New.
+    """
+    fields = {"title": 1, "slug": 1, "paused": 1, "archived": 1, "removing": 1}
+    found = _required(database.jobs.find_one({"_id": job}, fields, session=session), str(job))
+    if found.get("removing"):
         raise Conflict(f"job {found['title']!r} is being removed")
-    if found:
+    if found.get("archived"):
         raise Conflict(f"job {found['title']!r} is archived: take it out of the archive first")
+    return found
 
 
 def by_id(database: Database, job: ObjectId) -> Document:

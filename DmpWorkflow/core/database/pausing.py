@@ -59,12 +59,6 @@ def _mark(database: Database, job: ObjectId, state: Document, update: list[Docum
         database.instances.update_many(waiting | state | {"instanceId": {"$gte": first, "$lte": last}}, update)
 
 
-def is_paused(database: Database, job: ObjectId, session: ClientSession) -> bool:
-    """Say whether the job is paused, for what makes instances of it New in this transaction."""
-    found = database.jobs.find_one({"_id": job}, {"paused": 1}, session=session)
-    return bool(found and found.get("paused"))
-
-
 def note(database: Database, changes: Sequence[Change], limit: int) -> None:
     """Count failures of payloads in a row, and pause jobs that have ``limit`` of them; a limit of 0 pauses none."""
     if not limit:

@@ -7,7 +7,7 @@ from functools import partial
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 
-from DmpWorkflow.core.database import audit, children, clock, counts, jobs, pausing
+from DmpWorkflow.core.database import audit, children, clock, counts, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.creation import AWAITING
 from DmpWorkflow.core.database.resolution import check_overrides
@@ -32,13 +32,14 @@ def roll_back(database: Database, job: ObjectId, numbers: Sequence[int], body: s
     """Set these instances of ``job`` to New, whatever they are, and return how many there were.
 
     No attempt is current then: what still runs of an earlier one is refused. ``body``, if given, replaces the
-    overrides (JSON text). Raises Conflict for a job that is archived, InvalidInput for overrides that do not fit it.
+    overrides (JSON text). Raises NotFound for a job that is gone, Conflict for one that is archived, InvalidInput for
+    overrides that do not fit it.
     """
     changed = 0
     if body:
         check_overrides(database, job, body)
     told = {"instances": audit.spans(numbers), "number": len(numbers)} | ({} if body is None else {"overrides": body})
-    for chunk in map(list, in_parts(numbers, CHUNK)):
+    for chunk in in_parts(numbers, CHUNK):
         changed += database.transaction(partial(_chunk, database, job, chunk, body, told))
         told = {}
     return changed
@@ -52,15 +53,12 @@ def _chunk(
     told: Document,
     session: ClientSession,
 ) -> int:
-    jobs.check_open(database, job, session)
-    paused = pausing.is_paused(database, job, session)
+    found = jobs.check_open(database, job, session)
     if told:  # with the first chunk, so that there is a row also of what a crash cut short
-        audit.note(
-            database, "instances.rollback", audit.job_target(database, job, session), after=told, session=session
-        )
+        audit.note(database, "instances.rollback", f"job/{found['slug']}", after=told, session=session)
     chosen = {"job": job, "instanceId": {"$in": list(numbers)}}
     before = list(database.instances.find(chosen, {"instanceId": 1, "status": 1}, session=session))
-    database.instances.update_many(chosen, start_anew(_fresh(body, paused)), session=session)
+    database.instances.update_many(chosen, start_anew(_fresh(body, bool(found.get("paused")))), session=session)
     done = [found["instanceId"] for found in before if found["status"] == MajorStatus.DONE]
     if done:
         children.hold_back(database, job, done, session)
