@@ -484,7 +484,7 @@ class Client:
                 **content,
             )
         except requests.exceptions.SSLError as error:
-            raise Unavailable(f"{self.url}: no trusted connection ({why_no_trust(error)}): {TRUST}") from error
+            raise Unavailable(f"{self.url}: no trusted connection ({_why_no_trust(error)}): {TRUST}") from error
         except requests.RequestException as error:
             raise Unavailable(f"{self.url} does not answer: check [server] url and the network") from error
         except OSError as error:  # how requests says that there is no such file
@@ -534,7 +534,7 @@ class _Bearer(AuthBase):
         return request
 
 
-def why_no_trust(error: BaseException) -> str:
+def _why_no_trust(error: BaseException) -> str:
     """Return in a few words why a connection is not trusted, out of the layers of errors around that."""
     layers: list[object] = [error]
     while layers:

@@ -121,15 +121,19 @@ def to_avoid(database: Database, hosts: Iterable[Host]) -> set[Host]:
 
 def has_other(database: Database, host: Host) -> bool:
     """Say whether another host of the site had a success not long ago."""
+    return _others_succeeded(database, host, clock.now() - AGAIN_AFTER)
+
+
+def _others_succeeded(database: Database, host: Host, since: datetime) -> bool:
     site, hostname = host
-    other = {"site": site, "hostname": {"$ne": hostname}, "done_at": {"$gt": clock.now() - AGAIN_AFTER}}
+    other = {"site": site, "hostname": {"$ne": hostname}, "done_at": {"$gt": since}}
     return database.streaks.find_one(other, {"_id": 1}) is not None
 
 
 def _is_hosts_fault(database: Database, streak: Document) -> bool:
     """Say whether others at the site, and one of the same jobs, succeeded since the row of failures began."""
     since: datetime = streak["since"]
-    if not database.streaks.find_one({"site": streak["site"], "done_at": {"$gt": since}}, {"_id": 1}):
+    if not _others_succeeded(database, (streak["site"], streak["hostname"]), since):
         return False
     scopes = [activity.of_job(job) for job in streak["jobs"]]
     hour = since.replace(minute=0, second=0, microsecond=0)

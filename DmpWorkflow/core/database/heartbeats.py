@@ -10,9 +10,10 @@ from bson import ObjectId
 from DmpWorkflow.core.database import clock, snapshots
 from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
 
 NOTE_CONTACT_EVERY = timedelta(minutes=1)
+ACTIVE_WORDS = sorted(ACTIVE)
 
 
 class Answer(StrEnum):
@@ -86,7 +87,7 @@ def _answers(
     held = {"$or": [{"job": job, "instanceId": {"$in": list(ids)}} for job, ids in numbers.items()], "site": site}
     found = _state(database, held, attempt, now)
     if found["stale"]:
-        alive = {"attempt": attempt, "handed_out": True, "status": {"$nin": [*map(str, FINAL), str(MajorStatus.NEW)]}}
+        alive = {"attempt": attempt, "handed_out": True, "status": {"$in": ACTIVE_WORDS}}
         contact = {"$set": {"last_contact": now}, "$unset": {"stalled_since": ""}}
         database.instances.update_many(held | alive, contact)
     answers: dict[tuple[Answer, ObjectId], list[int]] = {}
@@ -108,7 +109,7 @@ def _state(database: Database, held: Document, attempt: int, now: datetime) -> D
         "$and": [
             {"$eq": ["$attempt", attempt]},
             {"$eq": ["$handed_out", True]},
-            {"$not": {"$in": ["$status", [*map(str, FINAL), str(MajorStatus.NEW)]]}},
+            {"$in": ["$status", ACTIVE_WORDS]},
         ]
     }
     other = {"job": "$job", "instanceId": "$instanceId", "status": "$status", "attempt": "$attempt"}

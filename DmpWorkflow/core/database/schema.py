@@ -43,8 +43,7 @@ def set_version(database: "Database", number: int) -> None:
 def check(database: "Database") -> None:
     """Raise ConfigurationError unless this program can work on the database."""
     check_whole(database)
-    check_known(database)
-    stored = version(database)
+    stored = check_known(database)
     if stored < VERSION:
         raise ConfigurationError(
             f"the database has schema {stored}, and this program needs {VERSION}: back it up, then run "
@@ -52,13 +51,14 @@ def check(database: "Database") -> None:
         )
 
 
-def check_known(database: "Database") -> None:
-    """Raise ConfigurationError if the schema is newer than this program."""
+def check_known(database: "Database") -> int:
+    """Return the ``version``; raises ConfigurationError if it is newer than this program."""
     stored = version(database)
     if stored > VERSION:
         raise ConfigurationError(
             f"the database has schema {stored}, and this program knows {VERSION}: upgrade the program"
         )
+    return stored
 
 
 def check_whole(database: "Database") -> None:
