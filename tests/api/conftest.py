@@ -1,13 +1,16 @@
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from pymongo import WriteConcern
 
-from DmpWorkflow.core.database import schema
+from DmpWorkflow.core.database import clock, schema
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
+
+Pass = Callable[[timedelta], datetime]
 
 numbers = itertools.count()
 COLLECTIONS = {document._meta["collection"] for document in DOCUMENTS}
@@ -41,3 +44,16 @@ def database(mongod: EmbeddedMongod, used: list[Database]) -> Iterator[Database]
 def _indexes(database: Database) -> int:
     stats = database.jobs.database.command("dbStats")
     return int(stats["indexes"])
+
+
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Pass:
+    """Let time pass."""
+    now = [clock.now()]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+
+    def later(time: timedelta) -> datetime:
+        now[0] += time
+        return now[0]
+
+    return later

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,25 +16,12 @@ from DmpWorkflow.core.database.reaper import Patience, Reaped, reap
 from DmpWorkflow.core.database.reporting import apply_report
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome
+from tests.api.conftest import Pass
 from tests.api.test_documents import plan
 from tests.api.test_reporting import assert_counts_are_exact, claim_all, instance, make_job, report
 
 HOUR = timedelta(hours=1)
 BEAT = {"agent": "agent", "hostname": "wn1", "version": "3"}
-Pass = Callable[[timedelta], datetime]
-
-
-@pytest.fixture
-def wait(monkeypatch: pytest.MonkeyPatch) -> Pass:
-    """Let time pass."""
-    now = [clock.now()]
-    monkeypatch.setattr(clock, "now", lambda: now[0])
-
-    def later(time: timedelta) -> datetime:
-        now[0] += time
-        return now[0]
-
-    return later
 
 
 def running(database: Database, number: int) -> ObjectId:

@@ -1,14 +1,13 @@
 """Automatic retries and pauses of jobs: in the transaction of the failure, with exact counts."""
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from bson import ObjectId
 from pymongo.errors import OperationFailure, PyMongoError
 
-from DmpWorkflow.core.database import claims, clock, counts, creation, job_changes, jobs, pausing
+from DmpWorkflow.core.database import claims, counts, creation, job_changes, jobs, pausing
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
@@ -18,24 +17,11 @@ from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
 from DmpWorkflow.core.lifecycle import IllegalTransition, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput
+from tests.api.conftest import Pass
 from tests.api.test_reporting import assert_counts_are_exact, claim_all, instance, make_job, report
 
 HOUR = timedelta(hours=1)
 PAYLOAD = "ApplicationExitCode1"
-Pass = Callable[[timedelta], datetime]
-
-
-@pytest.fixture
-def wait(monkeypatch: pytest.MonkeyPatch) -> Pass:
-    """Let time pass."""
-    now = [clock.now()]
-    monkeypatch.setattr(clock, "now", lambda: now[0])
-
-    def later(time: timedelta) -> datetime:
-        now[0] += time
-        return now[0]
-
-    return later
 
 
 def retrying(database: Database, number: int, retries: int = 2, on: tuple[str, ...] = ()) -> ObjectId:
