@@ -201,39 +201,34 @@ def set_retries(context: Context, job: str, retries: int, on: str | None, lost_a
 @click.argument("job")
 def pause(context: Context, job: str) -> None:
     """Hand out nothing more of a job (by slug or name); what runs goes on."""
-    client = context.client()
-    changed = client.change_job(_find(client, job)["slug"], paused=True)
-    context.say(f"{changed['title']}: paused")
-    context.give(changed)
+    _change(context, job, "paused", paused=True)
 
 
 @command("resume", epilog="Example: dampe-cli-jobs resume hello-x7k2")
 @click.argument("job")
 def resume(context: Context, job: str) -> None:
     """Let a job (by slug or name) go on that is paused, by somebody or by itself after many failures."""
-    client = context.client()
-    changed = client.change_job(_find(client, job)["slug"], paused=False)
-    context.say(f"{changed['title']}: goes on")
-    context.give(changed)
+    _change(context, job, "goes on", paused=False)
 
 
 @command("archive", epilog="Example: dampe-cli-jobs archive hello-x7k2")
 @click.argument("job")
 def archive(context: Context, job: str) -> None:
     """Archive a job (by slug or name) whose instances are all over: lists leave it out unless asked for."""
-    client = context.client()
-    changed = client.change_job(_find(client, job)["slug"], archived=True)
-    context.say(f"{changed['title']}: archived")
-    context.give(changed)
+    _change(context, job, "archived", archived=True)
 
 
 @command("unarchive", epilog="Example: dampe-cli-jobs unarchive hello-x7k2")
 @click.argument("job")
 def unarchive(context: Context, job: str) -> None:
     """Take a job (by slug or name) out of the archive."""
+    _change(context, job, "no longer archived", archived=False)
+
+
+def _change(context: Context, job: str, told: str, paused: bool | None = None, archived: bool | None = None) -> None:
     client = context.client()
-    changed = client.change_job(_find(client, job)["slug"], archived=False)
-    context.say(f"{changed['title']}: no longer archived")
+    changed = client.change_job(_find(client, job)["slug"], paused=paused, archived=archived)
+    context.say(f"{changed['title']}: {told}")
     context.give(changed)
 
 
