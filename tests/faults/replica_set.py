@@ -14,13 +14,17 @@ from tests.faults.parts import Part
 NAME = "faults"
 MEMBERS = 3
 SECONDS = 60.0
-SETTINGS = {"electionTimeoutMillis": 1500, "heartbeatIntervalMillis": 500, "catchUpTimeoutMillis": 2000}
+SETTINGS = {"heartbeatIntervalMillis": 500, "catchUpTimeoutMillis": 2000}
 
 
 class ReplicaSet:
-    """The members, each with its data in a folder of its own; a context manager."""
+    """The members, each with its data in a folder of its own; a context manager.
 
-    def __init__(self, folder: Path) -> None:
+    A primary that is left alone for ``election_ms`` gives up.
+    """
+
+    def __init__(self, folder: Path, election_ms: int = 1500) -> None:
+        self._settings = SETTINGS | {"electionTimeoutMillis": election_ms}
         self.ports = [free_port() for _ in range(MEMBERS)]
         self.members = [_member(folder / f"mongod-{number}", port) for number, port in enumerate(self.ports)]
 
@@ -52,7 +56,7 @@ class ReplicaSet:
 
     def _initiate(self) -> None:
         members = [{"_id": number, "host": f"127.0.0.1:{port}"} for number, port in enumerate(self.ports)]
-        config = {"_id": NAME, "members": members, "settings": SETTINGS}
+        config = {"_id": NAME, "members": members, "settings": self._settings}
         deadline = time.monotonic() + SECONDS
         while self._ask(0, "replSetInitiate", config) is None:
             assert time.monotonic() < deadline, f"no mongod started: see {self.members[0].log}"

@@ -1,6 +1,7 @@
 """What an attempt's own token is good for: nothing once the attempt is over, or another one is current."""
 
 from bson import ObjectId
+from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.credentials import Principal
@@ -17,7 +18,15 @@ def site_of_current(database: Database, who: Principal) -> str:
     Raises NotFound if its job was removed, and StaleAttempt if it is over or another one is current. One that
     was only thought lost is not over: it may still succeed.
     """
-    found = database.instances.find_one({"job": ObjectId(who.job), "instanceId": who.instance}, FIELDS)
+    try:
+        return _site_of_current(database, who, None)
+    except (NotFound, StaleAttempt):  # which ends a payload
+        return database.confirmed(lambda session: _site_of_current(database, who, session))
+
+
+def _site_of_current(database: Database, who: Principal, session: ClientSession | None) -> str:
+    named = {"job": ObjectId(who.job), "instanceId": who.instance}
+    found = database.instances.find_one(named, FIELDS, session=session)
     if found is None:
         raise NotFound(f"there is no instance {who.instance} of job {who.job}")
     current = found["handed_out"] and found["attempt"] == who.attempt

@@ -123,6 +123,14 @@ class Database:
                 with_primary, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
             )
 
+    def confirmed(self, read: Callable[[ClientSession], Result]) -> Result:
+        """Return what ``read`` finds, once a majority has it: for what is refused for good.
+
+        A new primary answers other reads with what the majority had some moments ago, older than what the one before
+        it had confirmed already.
+        """
+        return self.transaction(read)
+
     def close(self) -> None:
         """Close the connections."""
         self.client.close()

@@ -59,6 +59,7 @@ def agent_beat(
     ``beat`` has agent, hostname, version and, if the agent complains, problem. ``holds`` is None if it does not know.
     """
     now = clock.now()
+    # This waits for a majority, so that what is read next, of which jobs die, is no older than what others were told.
     told = beat if holds is None else beat | {"holds": sum(len(held.instances) for held in holds)}
     database.agents.update_one(
         {"site": site, "agent": beat["agent"]}, {"$set": told | {"last_beat": now}}, upsert=True

@@ -59,6 +59,7 @@ class Rules:
 
 
 USUAL = Rules()
+Decision = tuple["StatusReport", Document | None, Outcome | DmpWorkflowError]  # with the state it is based on
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,10 @@ def _apply_round(
     for number in range(TRIES):
         if number:  # what another one has just written may take a moment to be seen by a majority
             time.sleep(next(pauses))
-        states = _states(database, [reports[position] for position in positions])
         accepted: list[tuple[StatusReport, Document]] = []
         chosen: list[int] = []
-        for position in positions:
-            state = states.get(reports[position].key)
-            report = _as_ordered(reports[position], state)
-            results[position] = result = _decide(state, report, site)
+        for position, (report, state, result) in _decided(database, reports, positions, site).items():
+            results[position] = result
             if state is not None and result is Outcome.APPLY:
                 accepted.append((report, state))
                 chosen.append(position)
@@ -186,12 +184,33 @@ def _begins(report: StatusReport, state: Document) -> bool:
     return bool(is_first and report.values.get("hostname")) and (state.get("avoided") or 0) < retrying.MOST_AVOIDED
 
 
-def _states(database: Database, reports: Sequence[StatusReport]) -> dict[Key, Document]:
+def _decided(
+    database: Database, reports: Sequence[StatusReport], positions: Sequence[int], site: str | None
+) -> dict[int, Decision]:
+    """Return by position what is to become of reports; what is refused, which ends a payload, is confirmed."""
+
+    def decide_on(chosen: Sequence[int], session: ClientSession | None = None) -> dict[int, Decision]:
+        states = _states(database, [reports[position] for position in chosen], session)
+        decisions = {}
+        for position in chosen:
+            state = states.get(reports[position].key)
+            report = _as_ordered(reports[position], state)
+            decisions[position] = report, state, _decide(state, report, site)
+        return decisions
+
+    decisions = decide_on(positions)
+    refused = [position for position, (*_, result) in decisions.items() if isinstance(result, DmpWorkflowError)]
+    return decisions | (database.confirmed(lambda session: decide_on(refused, session)) if refused else {})
+
+
+def _states(
+    database: Database, reports: Sequence[StatusReport], session: ClientSession | None
+) -> dict[Key, Document]:
     numbers: defaultdict[ObjectId, list[int]] = defaultdict(list)
     for report in reports:
         numbers[report.job].append(report.instance)
     query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()]}
-    found = database.instances.find(query, STATE_FIELDS) if numbers else ()
+    found = database.instances.find(query, STATE_FIELDS, session=session) if numbers else ()
     return {(state["job"], state["instanceId"]): state for state in found}
 
 
