@@ -293,19 +293,20 @@ def _run_files(bench: Bench, folder: Path, number: int, script: str) -> list[Pat
     work = bench.client.claim(SITE, number, agent="bench", request_id=uuid.uuid4().hex)
     paths = []
     for instance in work["instances"]:
-        path = folder / f"{instance['instance_id']}.json"
-        RunFile(
+        path = folder / f"{instance['instance_id']}.jsonl"
+        run = RunFile(
             server_url=bench.url, token=instance["token"], job_id=str(job), instance_id=instance["instance_id"],
             attempt=1, outbox=str(folder / "outbox"), script=script, title="bench", type="User",
             site=RunSite(exec_dir_root=str(folder / "run")), batch=RunBatch(), limits=RunLimits(4000, 3600),
-        ).save(path)  # fmt: skip
+        )  # fmt: skip
+        RunFile.save(path, [run])
         paths.append(path)
     return paths
 
 
 def _run(path: Path) -> float:
     """Run one payload and return the peak of its runner's own memory in MB."""
-    command = [sys.executable, "-m", "DmpWorkflow.backend.runner", str(path)]
+    command = [sys.executable, "-m", "DmpWorkflow.backend.runner", str(path), "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0.0
     while process.poll() is None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -125,6 +126,7 @@ class Cycle:
         self.backend = backend
         self.journal = journal
         self.python = python
+        self._scripts = journal.folder / "scripts"
         self.over: set[AttemptKey] = set()
         self.repeated = journal.claim is not None  # an earlier cycle may have submitted some of it
         self.result = CycleResult()
@@ -141,7 +143,7 @@ class Cycle:
         self._report_standing(jobs)
         self._remove_held(jobs)
         self._conclude_lost(jobs)
-        self._discard_outboxes()
+        self._discard()
         self._claim(limits, jobs)
         return self.result
 
@@ -211,12 +213,14 @@ class Cycle:
         del self.journal.held[key]
         self.over.add(key)
 
-    def _discard_outboxes(self) -> None:
-        """Remove the empty outboxes of attempts that are over: each holds a token."""
+    def _discard(self) -> None:
+        """Remove the empty outboxes and the scripts of attempts that are over: each has a token."""
         names = {f"{key.job_id}-{key.instance_id}-{key.attempt}" for key in self.over}
         for outbox in outboxes(work_files.outbox_folder(self.settings)) if names else ():
             if outbox.folder.name in names:
                 outbox.discard()
+        if names and not self.journal.claim:  # what an interrupted claim wrote may be in use
+            work_files.discard_scripts(self._scripts, self.journal.held)
 
     def _cancel(self, jobs: Sequence[BatchJob]) -> None:
         if jobs:
@@ -350,25 +354,29 @@ class Cycle:
     def _prepare(
         self, work: Json, known: Mapping[AttemptKey, Submitted]
     ) -> tuple[list[Submission], list[Json], list[Submitted]]:
-        """Write work folders; return what to submit, reports of what cannot be, and what must wait for a disk."""
-        submissions, refused, later = [], [], []
+        """Write the scripts; return what to submit, reports of what cannot be, and what must wait for a disk."""
+        by_definition: defaultdict[str, dict[AttemptKey, Json]] = defaultdict(dict)
         for instance in work["instances"]:
-            if (key := _key(instance)) in known:
-                continue
-            definition = work["definitions"][instance["definition"]]
+            if (key := _key(instance)) not in known:
+                by_definition[instance["definition"]][key] = instance
+        submissions: list[Submission] = []
+        failed: dict[AttemptKey, DmpWorkflowError] = {}
+        for name, instances in by_definition.items():
+            definition = work["definitions"][name]
             try:
-                submission, warnings = work_files.prepare(
-                    definition, instance, self.settings, self.backend, self.python
+                prepared = work_files.prepare(
+                    definition, instances, self.settings, self.backend, self._scripts, self.python
                 )
-            except Unavailable as error:
-                later.append(Submitted(key, later=str(error)))
-                continue
             except DmpWorkflowError as error:
-                refused.append(agent_reports.refused(key, str(error)))
+                failed |= dict.fromkeys(instances, error)
                 continue
-            submissions.append(submission)
-            for warning in warnings:
-                log.warning("%s: %s", key.name, warning)
+            submissions += prepared.submissions
+            failed |= prepared.failed
+            for warning in prepared.warnings:
+                log.warning("%s: %s", definition["title"], warning)
+        later = [Submitted(key, later=str(error)) for key, error in failed.items() if isinstance(error, Unavailable)]
+        waiting = {result.key for result in later}
+        refused = [agent_reports.refused(key, str(error)) for key, error in failed.items() if key not in waiting]
         return submissions, refused, later
 
     def _report(self, reports: Sequence[Json]) -> None:

@@ -104,10 +104,9 @@ class CondorBackend(CommandBackend):
         words = {
             "universe": "container" if needs.image else self.site.hpc_universe,
             "container_image": needs.image,
-            "executable": "$(Folder)/script",
-            "initialdir": "$(Folder)",
-            "output": "output.log",
-            "error": "output.log",
+            "executable": "$(Script)",
+            "arguments": "$(Element)",
+            "initialdir": "/",
             "should_transfer_files": "NO",
             "transfer_executable": "False",
             "environment": _environment(),
@@ -126,8 +125,8 @@ class CondorBackend(CommandBackend):
         if any("\n" in value for value in words.values()):
             raise Refused("a value for the submit description has more than one line")
         lines = [f"{name} = {value}" for name, value in words.items() if value]
-        items = [f"{item.key.name} {_literal(str(item.folder))}" for item in group]
-        return "\n".join([*lines, "queue Name Folder from (", *items, ")", ""])
+        items = [f"{item.key.name} {item.element} {_literal(str(item.script))}" for item in group]
+        return "\n".join([*lines, "queue Name Element Script from (", *items, ")", ""])
 
     def query(self) -> Mapping[AttemptKey, BatchJob]:
         """Return the user's jobs."""

@@ -1,10 +1,11 @@
-"""The script that a batch system with job arrays gets: each element goes on with the script in its own folder.
+"""The script that a batch system with job arrays gets: each element goes on with its part of the agent's scripts.
 
-It holds the folders itself, and batch systems keep a copy of it, so that there is nothing to clean up.
+Batch systems keep a copy of it, so that there is nothing to clean up.
 """
 
+import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from DmpWorkflow.backend.interface import Submission
@@ -23,18 +24,24 @@ class ElementWords:
 
 def element_script(name: str, submissions: Sequence[Submission], words: ElementWords, array: bool) -> str:
     """Return the script of one job, or of an array with elements 1, 2, ... in the order of ``submissions``."""
-    folders = "\n".join(shlex.quote(str(submission.folder)) for submission in submissions)
-    index = words.index if array else "1"
     return "\n".join(
         [
             "#!/bin/bash",
             f"# {name}",
-            "umask 077",
-            f"folders=(\n{folders}\n)",
-            f"folder=${{folders[{index} - 1]}}",
+            f"element=${{{words.index}}}" if array else "element=1",
             f'export {BATCH_ID_VARIABLE}="{words.element_id if array else words.plain_id}"',
-            'cd "$folder" || exit 1',
-            'exec "$folder/script" </dev/null >>"$folder/output.log" 2>&1',
+            *_starts(submissions),
+            "exit 1",
             "",
         ]
     )
+
+
+def _starts(submissions: Sequence[Submission]) -> Iterator[str]:
+    """Yield a line for each run of elements that are consecutive in one script, as most are."""
+    numbered = enumerate(submissions, start=1)
+    for (script, ahead), run in itertools.groupby(
+        numbered, key=lambda item: (item[1].script, item[1].element - item[0])
+    ):
+        *_, (last, _) = run
+        yield f"[ $element -gt {last} ] || exec {shlex.quote(str(script))} $((element + {ahead}))"

@@ -40,12 +40,15 @@ class AttemptKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Submission:
-    """A batch job to be: its name, its folder with the script to run, and what it needs."""
+    """A batch job to be: run ``script`` with ``element``, which of its attempts that is, as the only argument.
+
+    The script makes the work folder, and writes its output there.
+    """
 
     key: AttemptKey
     folder: Path
     script: Path
-    log: Path
+    element: int
     needs: BatchNeeds
 
 

@@ -113,9 +113,7 @@ class LocalBackend(Backend):
             "job_id": submission.key.job_id,
             "instance_id": submission.key.instance_id,
             "attempt": submission.key.attempt,
-            "folder": str(submission.folder),
-            "command": [str(submission.script)],
-            "log": str(submission.log),
+            "command": [str(submission.script), str(submission.element)],
             "queued_at": time.time(),
         }
         try:

@@ -81,17 +81,16 @@ def _run(spool: Spool, slot: int, batch_id: str, record: Record, lock: int) -> N
 
 
 def _start(batch_id: str, record: Record, lock: int) -> "subprocess.Popen[bytes]":
-    with Path(record["log"]).open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 - the wrapper that our agent wrote, no shell
-            record["command"],
-            cwd=record["folder"],
-            env=os.environ | {BATCH_ID_VARIABLE: batch_id},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            pass_fds=[lock],
-        )
+    return subprocess.Popen(  # noqa: S603 - the script that our agent wrote, no shell
+        record["command"],
+        cwd="/",
+        env=os.environ | {BATCH_ID_VARIABLE: batch_id},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=[lock],
+    )
 
 
 if __name__ == "__main__":

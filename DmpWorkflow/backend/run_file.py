@@ -1,7 +1,12 @@
-"""What a runner on a worker node is told: one JSON file, written by the agent and readable by its owner only."""
+"""What runners on worker nodes are told: a file of JSON lines, written by the agent and readable by its owner only.
+
+The first line is what a group of attempts has in common, each other one is what is an attempt's own.
+"""
 
 import dataclasses
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -11,6 +16,8 @@ from DmpWorkflow.utils.errors import InvalidInput
 from DmpWorkflow.utils.files import write_quickly
 
 Part = TypeVar("Part")
+
+OWN = ("token", "job_id", "instance_id", "attempt", "seed")
 
 
 @dataclass(frozen=True)
@@ -100,19 +107,30 @@ class RunFile:
     linger_seconds: float = 120.0  # tries to deliver the end, before that is left to the agent
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read ``path``; raises InvalidInput with the place and the reason."""
+    def load(cls, path: Path, element: int) -> Self:
+        """Read the attempt ``element`` (from 1) of a group; raises InvalidInput with the place and the reason."""
+        place = f"run file {path}, element {element}"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            with path.open(encoding="utf-8") as file:
+                lines = [file.readline(), *itertools.islice(file, element - 1, element)]
+            parts = [json.loads(line) for line in lines]
         except OSError as error:
             raise InvalidInput(f"cannot read run file {path}: {error.strerror}") from error
         except ValueError as error:
-            raise InvalidInput(f"run file {path} is not JSON: {error}") from error
-        return _build(cls, content, f"run file {path}")
+            raise InvalidInput(f"{place}: not JSON: {error}") from error
+        if len(parts) < 2:
+            raise InvalidInput(f"{place}: there is none")
+        if not all(isinstance(part, dict) for part in parts):
+            raise InvalidInput(f"{place}: not an object")
+        return _build(cls, parts[0] | parts[1], place)
 
-    def save(self, path: Path) -> None:
-        """Write ``path``, readable by its owner only, since it holds a token."""
-        write_quickly(path, json.dumps(vars(self), default=vars).encode())
+    @classmethod
+    def save(cls, path: Path, group: Sequence[Self]) -> None:
+        """Write attempts that differ in what is their own, readable by their owner only, since there are tokens."""
+        common = {name: value for name, value in vars(group[0]).items() if name not in OWN}
+        lines = [json.dumps(common, default=vars)]
+        lines += [json.dumps({name: getattr(run, name) for name in OWN}) for run in group]
+        write_quickly(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _build(kind: type[Part], content: object, place: str) -> Part:

@@ -1,4 +1,4 @@
-"""Runs one attempt on a worker node: ``python -m DmpWorkflow.backend.runner RUNFILE``.
+"""Runs one attempt on a worker node: ``python -m DmpWorkflow.backend.runner RUNFILE ELEMENT``.
 
 Report the start, stage in, run under the watchdog, stage out, register, report the end. Nothing runs before the
 server has accepted the first report, and nothing goes on once it has refused a later one. It is single-threaded
@@ -386,11 +386,11 @@ def _plain_errors() -> Iterator[None]:
 
 def main(arguments: list[str]) -> int:
     log.set_up("%(asctime)s dwf-runner %(levelname)s %(message)s", logging.INFO)
-    if len(arguments) != 1:
-        print("usage: python -m DmpWorkflow.backend.runner RUNFILE", file=sys.stderr)
+    if len(arguments) != 2 or not re.fullmatch("[1-9][0-9]{0,8}", arguments[1]):
+        print("usage: python -m DmpWorkflow.backend.runner RUNFILE ELEMENT", file=sys.stderr)
         return 2
     with _plain_errors():
-        run = RunFile.load(Path(arguments[0]))
+        run = RunFile.load(Path(arguments[0]), int(arguments[1]))
         become_subreaper()
         sender = Sender(delivery_of(run))
         return Runner(run, sender).run()

@@ -1,13 +1,17 @@
-"""The work folder of an attempt: what to run, and the script that the batch system starts."""
+"""What the batch system starts: scripts of the agent's, each for many attempts, which make the work folders."""
 
 import errno
+import os
 import shlex
 import shutil
+import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from DmpWorkflow.backend.batch_names import batch_name, members, split_by_name
 from DmpWorkflow.backend.interface import AttemptKey, Backend, Submission
 from DmpWorkflow.backend.run_file import FileToStage, PayloadVariable, RunBatch, RunFile, RunLimits, RunSite
 from DmpWorkflow.config.settings import Settings
@@ -19,10 +23,18 @@ from DmpWorkflow.utils.files import write_quickly
 
 WRAPPER = """\
 #!/bin/bash
-# {name}: runs one attempt; written by the agent.
-exec {image}{python} -m DmpWorkflow.backend.runner {run_file}
+# Runs an attempt of those that were claimed together, its argument says which; written by the agent.
+umask 077
+folders=(
+{folders}
+)
+folder=${{folders[$1 - 1]}}
+# On a full disk the payload runs nevertheless: its work is worth more than its output.
+mkdir -p "$folder" && cd "$folder" && exec >>output.log 2>&1
+exec {python} -m DmpWorkflow.backend.runner {run_file} "$1" </dev/null
 """
-LOG = "output.log"
+SCRIPT, RUN_FILE = ".sh", ".jsonl"
+MOST = 1000  # attempts in one script
 FOR_EVER = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # no disk will ever hold such a name
 
 
@@ -31,33 +43,70 @@ def outbox_folder(settings: Settings) -> Path:
     return Path(settings.site.workdir) / ".outbox"
 
 
-def prepare(
-    definition: Mapping[str, Any], instance: Mapping[str, Any], settings: Settings, backend: Backend, python: str = ""
-) -> tuple[Submission, list[str]]:
-    """Write the work folder of one attempt; return what to submit, and warnings.
+@dataclass
+class Prepared:
+    """What can be submitted, what cannot (with an Unavailable: not now), and warnings about all of them."""
 
-    Raises InvalidInput for what the site cannot understand, Unavailable if the folder cannot be written.
+    submissions: list[Submission] = field(default_factory=list)
+    failed: dict[AttemptKey, DmpWorkflowError] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def prepare(
+    definition: Mapping[str, Any],
+    instances: Mapping[AttemptKey, Mapping[str, Any]],
+    settings: Settings,
+    backend: Backend,
+    scripts: Path,
+    python: str = "",
+) -> Prepared:
+    """Write a script that runs attempts of one definition, and the file that tells it how, into ``scripts``.
+
+    One of each for up to 1000 attempts, since files are what costs most at a site. Raises InvalidInput for what the
+    site cannot understand.
     """
-    key = AttemptKey(instance["job_id"], instance["instance_id"], instance["attempt"])
     needs, warnings = apply_overrides(site_needs(settings), _values(definition))
-    folder = Path(work_folder(settings.site.workdir, definition["title"], definition["type"], key.instance_id))
-    try:
-        _make_empty(folder)
-        run_file = folder / "job.json"
-        _run_file(definition, instance, settings, backend, needs).save(run_file)
-        script = folder / "script"
-        text = WRAPPER.format(
-            name=key.name,
-            image="" if backend.runs_images else _in_image(needs.image, settings),
-            python=shlex.quote(python or sys.executable),
-            run_file=shlex.quote(str(run_file)),
-        )
-        write_quickly(script, text.encode(), 0o700)
-    except OSError as error:
-        if error.errno in FOR_EVER:
-            raise InvalidInput(f"work folder {str(folder)[:300]}: {error.strerror}: choose a shorter name") from error
-        raise Unavailable(f"work folder {folder}: {error.strerror}: check [site] workdir") from error
-    return Submission(key, folder, script, folder / LOG, needs), warnings
+    prepared = Prepared(warnings=warnings)
+    folders: dict[AttemptKey, Path] = {}
+    for key in sorted(instances, key=lambda key: (key.job_id, key.attempt, key.instance_id)):
+        try:
+            folders[key] = _cleared(definition, key, settings)
+        except DmpWorkflowError as error:
+            prepared.failed[key] = error
+    runs = {key: _run_file(definition, instances[key], settings, backend, needs) for key in folders}
+    words = ("" if backend.runs_images else _in_image(needs.image, settings)) + shlex.quote(python or sys.executable)
+    for keys in split_by_name(list(folders), MOST):
+        script = scripts / f"{batch_name(keys)}{SCRIPT}"
+        try:
+            _write(script, [runs[key] for key in keys], [folders[key] for key in keys], words)
+        except OSError as error:
+            full = Unavailable(f"{script}: {error.strerror}: check [site] workdir and its disk")
+            prepared.failed |= dict.fromkeys(keys, full)
+            continue
+        prepared.submissions += [
+            Submission(key, folders[key], script, element, needs) for element, key in enumerate(keys, start=1)
+        ]
+    return prepared
+
+
+def _write(script: Path, runs: Sequence[RunFile], folders: Sequence[Path], python: str) -> None:
+    script.parent.mkdir(mode=0o700, exist_ok=True)
+    run_file = script.with_suffix(RUN_FILE)
+    RunFile.save(run_file, runs)
+    text = WRAPPER.format(
+        folders="\n".join(shlex.quote(str(folder)) for folder in folders),
+        python=python,
+        run_file=shlex.quote(str(run_file)),
+    )
+    write_quickly(script, text.encode(), 0o700)
+
+
+def discard_scripts(scripts: Path, needed: Container[AttemptKey]) -> None:
+    """Remove the scripts none of whose attempts is needed any more: tokens lie beside them."""
+    for script in scripts.glob(f"*{SCRIPT}"):
+        if not any(key in needed for key in members(script.stem)):
+            script.with_suffix(RUN_FILE).unlink(missing_ok=True)
+            script.unlink(missing_ok=True)
 
 
 def site_needs(settings: Settings) -> BatchNeeds:
@@ -90,13 +139,23 @@ def _values(definition: Mapping[str, Any]) -> dict[str, str]:
     return {variable["name"]: variable["value"] for variable in definition["variables"]}
 
 
-def _make_empty(folder: Path) -> None:
-    """Make the folder; what an earlier attempt left is removed, as the original did."""
-    if folder.is_symlink():
-        raise DmpWorkflowError(f"work folder {folder} is a symbolic link: remove it")
-    if folder.exists():
+def _cleared(definition: Mapping[str, Any], key: AttemptKey, settings: Settings) -> Path:
+    """Return the work folder; what an earlier attempt left in it is removed, as the original did.
+
+    Raises InvalidInput for a name that no disk will ever hold, Unavailable if the remains cannot be removed.
+    """
+    folder = Path(work_folder(settings.site.workdir, definition["title"], definition["type"], key.instance_id))
+    try:
+        if stat.S_ISLNK(os.lstat(folder).st_mode):
+            raise DmpWorkflowError(f"work folder {folder} is a symbolic link: remove it")
         shutil.rmtree(folder)
-    folder.mkdir(mode=0o700, parents=True)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno in FOR_EVER:
+            raise InvalidInput(f"work folder {str(folder)[:300]}: {error.strerror}: choose a shorter name") from error
+        raise Unavailable(f"work folder {folder}: {error.strerror}: check [site] workdir") from error
+    return folder
 
 
 def _run_file(

@@ -133,9 +133,9 @@ def run_file(folder: Path, url: str, script: str = "", **changes: Any) -> RunFil
 @contextmanager
 def running(folder: Path, run: RunFile, **options: Any) -> Iterator["subprocess.Popen[str]"]:
     """Start a runner as a site does, and leave none behind."""
-    path = folder / "run.json"
-    run.save(path)
-    command = [sys.executable, "-m", "DmpWorkflow.backend.runner", str(path)]
+    path = folder / "runs.jsonl"
+    RunFile.save(path, [run])
+    command = [sys.executable, "-m", "DmpWorkflow.backend.runner", str(path), "1"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, **options) as process:
         try:

@@ -66,7 +66,7 @@ CRASHES = [
     ("journal", "before", 1), ("journal", "after", 1), ("journal", "before", 2), ("journal", "after", 2),
     ("journal", "before", 3), ("journal", "after", 3), ("journal", "before", 4), ("journal", "after", 4),
     ("heartbeat", "before", 1), ("heartbeat", "after", 1), ("claim", "before", 1), ("claim", "after", 1),
-    ("prepare", "before", 1), ("prepare", "after", 3), ("submit", "before", 1), ("submit", "after", 1),
+    ("prepare", "before", 1), ("prepare", "after", 1), ("submit", "before", 1), ("submit", "after", 1),
     ("queue", "before", 3), ("queue", "after", 3), ("report", "before", 1), ("report", "after", 1),
 ]  # fmt: skip
 
@@ -94,6 +94,36 @@ def test_a_journal_that_is_lost_is_made_anew_from_the_queue(site: Site, tmp_path
     gate.touch()
     site.run_all(job)
     assert sum(site.runs().values()) == 6
+
+
+def test_scripts_are_kept_as_long_as_one_attempt_needs_them(site: Site, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    job = site.submit(2, script=f"while [ $DWF_INSTANCE_ID = 2 ] && ! [ -e {gate} ]; do sleep 0.1; done")
+    site.cycle()
+    site.wait(lambda: site.counts(job) == {"Done": 1, "Running": 1})
+    folder = journal.agent_folder(Path(site.settings.site.workdir), "local")
+    site.wait(lambda: site.cycle().in_system == 1)
+    site.cycle()
+    (folder / "journal.json").unlink()
+    site.cycle()
+    assert sorted(path.suffix for path in (folder / "scripts").iterdir()) == [".jsonl", ".sh"]
+    gate.touch()
+    site.run_all(job)
+    site.wait(lambda: site.cycle().in_system == 0)
+    site.cycle()
+    assert list((folder / "scripts").iterdir()) == []
+
+
+def test_what_an_earlier_attempt_left_in_the_work_folder_is_removed(site: Site) -> None:
+    job = site.submit(1, script="echo attempt $DWF_ATTEMPT")
+    site.run_all(job)
+    folder = Path(site.settings.site.workdir) / job["title"] / "User" / "01"
+    assert "attempt 1" in (folder / "output.log").read_text()
+    (folder / "core.17").touch()
+    site.people.roll_back(job["slug"], instances=[1])
+    site.run_all(job)
+    assert "attempt 1" not in (folder / "output.log").read_text()
+    assert [path.name for path in folder.iterdir()] == ["output.log"]
 
 
 def test_what_vanished_is_concluded_after_a_second_look(site: Site) -> None:
@@ -317,7 +347,7 @@ def test_an_unknown_backend_names_the_known_ones(site: Site) -> None:
 
 
 BATCH_NOW = """#!/bin/sh
-setsid sh -c "echo \\$\\$ > {folder}/$1.pid; exec $2 > $3 2>&1" < /dev/null > /dev/null 2>&1 &
+setsid sh -c "echo \\$\\$ > {folder}/$1.pid; exec $2 $3" < /dev/null > /dev/null 2>&1 &
 echo $1
 """
 BATCH_STOP = """#!/bin/sh

@@ -1,7 +1,9 @@
 """What a hostile job, server or neighbour tries at a site: no name leads out of the work folder."""
 
 import os
+import re
 import socket
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,11 @@ import pytest
 
 from DmpWorkflow.backend import agent, journal, work_files
 from DmpWorkflow.backend.environment import make_folder
+from DmpWorkflow.backend.interface import AttemptKey
 from DmpWorkflow.backend.local import LocalBackend
 from DmpWorkflow.backend.staging import UnknownLocation, locate, stage
 from DmpWorkflow.config.settings import Settings, SiteSettings
-from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, InvalidInput, Unavailable
+from DmpWorkflow.utils.errors import ConfigurationError, InvalidInput, Unavailable
 from tests.agent.runner_support import run_file
 
 JOB = "6b04cc916a00b242cb9c95ef"
@@ -31,6 +34,13 @@ INSTANCE: dict[str, Any] = {
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "work").mkdir()
     return Settings(site=replace(SiteSettings(), workdir=str(tmp_path / "work")))
+
+
+def prepared(settings: Settings, definition: Mapping[str, Any], python: str = "") -> work_files.Prepared:
+    key = AttemptKey(JOB, 7, 1)
+    scripts = Path(settings.site.workdir) / "scripts"
+    backend = LocalBackend.from_settings(settings)
+    return work_files.prepare(definition, {key: INSTANCE}, settings, backend, scripts, python)
 
 
 def everything(folder: Path) -> list[str]:
@@ -56,9 +66,9 @@ def everything(folder: Path) -> list[str]:
 def test_no_title_leads_out_of_the_work_folder(title: str, settings: Settings, tmp_path: Path) -> None:
     """Refused for good, so that the instance fails with the reason: to wait for a better disk would not help."""
     before = everything(tmp_path)
-    with pytest.raises(InvalidInput, match=r"cannot name a folder|choose a shorter name") as refused:
-        work_files.prepare(DEFINITION | {"title": title}, INSTANCE, settings, LocalBackend.from_settings(settings))
-    assert str(refused.value).isprintable()
+    (refused,) = prepared(settings, DEFINITION | {"title": title}).failed.values()
+    assert re.search("cannot name a folder|choose a shorter name", str(refused)) and str(refused).isprintable()
+    assert isinstance(refused, InvalidInput)
     assert everything(tmp_path) == before
 
 
@@ -68,9 +78,21 @@ def test_a_link_in_the_place_of_a_work_folder_is_not_followed(settings: Settings
     place = tmp_path / "work" / "fine" / "User" / "07"
     place.parent.mkdir(parents=True)
     place.symlink_to(tmp_path / "precious")
-    with pytest.raises(DmpWorkflowError, match="is a symbolic link: remove it"):
-        work_files.prepare(DEFINITION, INSTANCE, settings, LocalBackend.from_settings(settings))
+    (refused,) = prepared(settings, DEFINITION).failed.values()
+    assert "is a symbolic link: remove it" in str(refused)
     assert everything(tmp_path / "precious") == ["data"]
+
+
+def test_a_payload_runs_where_its_work_folder_cannot_be_made(settings: Settings, tmp_path: Path) -> None:
+    """A disk that is full, for one: the payload's work is worth more than its output."""
+    (made,) = prepared(settings, DEFINITION, "/bin/echo").submissions
+    made.folder.parent.mkdir(parents=True)
+    made.folder.touch()  # a file is in the way
+    done = subprocess.run([made.script, "1"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"-m DmpWorkflow.backend.runner {made.script.with_suffix('.jsonl')} 1\n"
+    made.folder.unlink()
+    subprocess.run([made.script, "1"], check=True)
+    assert (made.folder / "output.log").read_text() == done.stdout
 
 
 class HostileServer:

@@ -18,9 +18,7 @@ KEY = AttemptKey("64b000000000000000000001", 7, 1)
 def spool_with(folder: Path, command: str) -> Spool:
     spool = Spool(folder / "spool")
     spool.prepare()
-    record: Record = KEY._asdict() | {
-        "folder": str(folder), "command": [command], "log": str(folder / "log"), "queued_at": 0.0
-    }  # fmt: skip
+    record: Record = KEY._asdict() | {"command": [command], "queued_at": 0.0}
     spool.queue(KEY.name, record)
     return spool
 

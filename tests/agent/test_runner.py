@@ -388,15 +388,6 @@ def test_footprint_is_small(tmp_path: Path) -> None:
     assert not [name for name in maps if "pydantic" in name or "lxml" in name or "etree" in name]
 
 
-def test_run_file_round_trip_is_private(tmp_path: Path) -> None:
-    run = run_file(tmp_path, "http://x", input_files=(FileToStage("a", "b", "root"),), attributes={"site": "x"})
-    path = tmp_path / "run.json"
-    run.save(path)
-    assert RunFile.load(path) == run
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert "secret" not in repr(run)
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -408,16 +399,30 @@ def test_run_file_round_trip_is_private(tmp_path: Path) -> None:
     ],
 )
 def test_bad_run_file_is_refused_with_its_place(tmp_path: Path, change: dict[str, object], said: str) -> None:
-    path = tmp_path / "run.json"
-    run_file(tmp_path, "http://x").save(path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InvalidInput, match=said):
-        RunFile.load(path)
+    path = tmp_path / "runs.jsonl"
+    RunFile.save(path, [run_file(tmp_path, "http://x")])
+    common, own = map(json.loads, path.read_text().splitlines())
+    path.write_text(json.dumps(common) + "\n" + json.dumps(own | change))
+    with pytest.raises(InvalidInput, match=rf"runs\.jsonl, element 1: {said}"):
+        RunFile.load(path, 1)
+
+
+def test_each_element_of_a_run_file_is_its_own_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    shared: dict[str, Any] = {"input_files": (FileToStage("a", "b", "root"),), "attributes": {"site": "x"}}
+    group = [run_file(tmp_path, "http://x", instance_id=number, token=f"t{number}", **shared) for number in (1, 5, 9)]
+    RunFile.save(path, group)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "t5" not in repr(group)
+    assert [RunFile.load(path, element) for element in (1, 2, 3)] == group
+    assert path.read_text().count("simulation") == 1  # what they share is written once
+    with pytest.raises(InvalidInput, match="element 4: there is none"):
+        RunFile.load(path, 4)
 
 
 def test_unreadable_run_file_is_one_line(tmp_path: Path) -> None:
     with stand_in() as server, running(tmp_path, run_file(tmp_path, server.url)) as runner:
         runner.wait(PATIENCE)
-    (tmp_path / "run.json").unlink()
+    (tmp_path / "runs.jsonl").unlink()
     with pytest.raises(InvalidInput, match="cannot read run file"):
-        RunFile.load(tmp_path / "run.json")
+        RunFile.load(tmp_path / "runs.jsonl", 1)

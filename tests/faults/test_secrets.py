@@ -193,8 +193,8 @@ def log_in_and_out(stage: Stage) -> None:
 
 
 def note_attempt(stage: Stage) -> None:
-    (run_file,) = (stage.folder / "work").rglob("job.json")
-    stage.secrets["attempt token"] = json.loads(run_file.read_text())["token"]
+    (run_file,) = (stage.folder / "work").rglob("*.jsonl")
+    stage.secrets["attempt token"] = json.loads(run_file.read_text().splitlines()[1])["token"]
     (delivery,) = (stage.folder / "work" / ".outbox").rglob("delivery.json")
     for path in (run_file, delivery):
         assert stage.secrets["attempt token"] in path.read_text()
@@ -267,10 +267,10 @@ def look_at_files(stage: Stage) -> None:
         if not path.is_file() or path.is_relative_to(stage.mongod.folder):
             continue
         if found := stage.leaks(path.read_text(errors="replace")):
-            assert path.name in configurations | {"job.json", "delivery.json"}, (path, found)
+            assert path.name in configurations | {"delivery.json"} or path.suffix == ".jsonl", (path, found)
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-            holding.add(path.name)
-    assert {"server.cfg", "site.cfg", "job.json"} <= holding
+            holding.add(path.suffix)
+    assert {".cfg", ".jsonl"} <= holding
 
 
 def wait_for(true: Callable[[], bool]) -> None:

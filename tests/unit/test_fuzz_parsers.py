@@ -138,11 +138,11 @@ def test_files_of_agent_and_runner(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[float, int, str]]
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    run = folder / "job.json"
-    run_file(folder, "http://x").save(run)
+    run = folder / "runs.jsonl"
+    RunFile.save(run, [run_file(folder, "http://x")])
     run.write_text(damaged(run.read_text(), changes), errors="replace")
     with ours:
-        RunFile.load(run)
+        RunFile.load(run, 1)
     kept = folder / "fuzzed-journal"
     kept.mkdir(exist_ok=True)
     (kept / "journal.json").write_text(damaged(JOURNAL, changes), errors="replace")
@@ -245,6 +245,6 @@ def test_what_batch_systems_print(
             backend.endings(dict.fromkeys(KEYS, batch_id))
     needs = BatchNeeds(1000, 3600)
     with ours:
-        backend.submit([Submission(key, Path("/f"), Path("/f/script"), Path("/f/log"), needs) for key in KEYS])
+        backend.submit([Submission(key, Path("/f"), Path("/f/script"), 1, needs) for key in KEYS])
     with ours:
         backend.cancel(jobs)
