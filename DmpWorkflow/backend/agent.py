@@ -22,6 +22,7 @@ from DmpWorkflow.backend.reporter import Sender
 from DmpWorkflow.client import Client
 from DmpWorkflow.config.settings import Settings, SiteSettings
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.core.work_folder import number_as_path
 from DmpWorkflow.utils.errors import ConfigurationError, Conflict, DmpWorkflowError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 CHUNK = 1000  # the most that the server takes in one request
 HOLDS = 50_000  # in one request
 MISSING_BEFORE_LOST = 2  # successful queries that do not find a job, before its history is asked
+MOST_TOLD = 20  # refused reports in the log of one cycle
 STANDING = frozenset({MajorStatus.SUSPENDED, MajorStatus.UNKNOWN})
 JITTER = 0.1  # share of the pause between cycles, so that agents do not all come at once
 
@@ -138,8 +140,11 @@ class Cycle:
             jobs = {key: job for key, job in self.backend.query().items() if key.attempt != PROBE_ATTEMPT}
         self.result.in_system = len(jobs)
         self.result.pending = sum(job.status is MajorStatus.SUBMITTED for job in jobs.values())
-        self._hold(jobs.values())
-        self._follow(self._ask_server(), jobs)
+        found_more = self._hold(jobs.values())
+        answers = self._ask_server()
+        self._follow(answers, jobs)
+        if found_more or answers:
+            self.journal.save()
         self._report_standing(jobs)
         self._remove_held(jobs)
         self._conclude_lost(jobs)
@@ -162,11 +167,16 @@ class Cycle:
             send = Sender(outbox.delivery)
             self.result.delivered += outbox.deliver(send).sent
 
-    def _hold(self, jobs: Iterable[BatchJob]) -> None:
-        """Take up jobs that are in the batch system under our names but not in the journal."""
+    def _hold(self, jobs: Iterable[BatchJob]) -> bool:
+        """Take up jobs that are in the batch system under our names; say whether the journal did not know them so."""
+        changed = False
         for job in jobs:
-            held = self.journal.held.setdefault(job.key, Held(job.key, job.batch_id))
-            held.missing, held.missing_since = 0, None
+            held = self.journal.held.get(job.key)
+            if held is None or held.missing:
+                known = held or Held(job.key, job.batch_id)
+                self.journal.held[job.key] = replace(known, missing=0, missing_since=None)
+                changed = True
+        return changed
 
     def _ask_server(self) -> dict[AttemptKey, str]:
         """Name all that is held; return the answers for what does not only go on."""
@@ -201,7 +211,6 @@ class Cycle:
         self._cancel([jobs[key] for key in {*over, *killed} - {*ending} if key in jobs])
         for key in [key for key in over if key not in jobs]:  # the others are answered again in the next cycle
             self._drop(key)
-        self.journal.save()
 
     def _was_over(self, key: AttemptKey) -> bool:
         """Say whether an earlier cycle knew of the end, and note that this one does."""
@@ -240,7 +249,7 @@ class Cycle:
         if changed:
             with self._telling():
                 reasons = self.backend.explain([job for job in changed if job.status in STANDING])
-            told = [replace(job, detail=reasons.get(job.key, job.detail)) for job in changed]
+            told = [job._replace(detail=reasons.get(job.key, job.detail)) for job in changed]
             self._report([agent_reports.standing(job) for job in told])
             for job in told:
                 self.journal.held[job.key].reason = job.detail
@@ -280,13 +289,18 @@ class Cycle:
             endings = self.backend.endings({held.key: held.batch_id for held in missed}) if missed else {}
         grace = self.settings.site.hpc_grace_seconds
         lost = [held for held in missed if held.key in endings or now - (held.missing_since or now) >= grace]
-        reports = [agent_reports.lost(held, endings.get(held.key)) for held in lost]
+        reports = [agent_reports.lost(held, endings.get(held.key), self._output(held.key)) for held in lost]
         self._report(reports + [agent_reports.killed(held.key) for held in killed])
         self.result.lost += len(lost)
         for held in [*lost, *killed]:
             self._drop(held.key)
         if gone:
             self.journal.save()
+
+    def _output(self, key: AttemptKey) -> str:
+        """Return the end of what a payload wrote, if we know where it did."""
+        folder = self.journal.folders.get(key.job_id)
+        return work_files.last_lines(Path(folder) / number_as_path(key.instance_id)) if folder else ""
 
     def _claim(self, limits: Limits, jobs: Mapping[AttemptKey, BatchJob]) -> None:
         """Take new work, or go on with a claim that was interrupted."""
@@ -318,10 +332,8 @@ class Cycle:
         submissions, refused, later = self._prepare(work, known)
         results = [*known.values(), *later, *(self.backend.submit(submissions) if submissions else ())]
         accepted = [result for result in results if result.batch_id]
-        folders = {submission.key: str(submission.folder) for submission in submissions}
         for result in accepted:
-            held = Held(result.key, str(result.batch_id), folders.get(result.key, ""))
-            self.journal.held.setdefault(result.key, held)
+            self.journal.held.setdefault(result.key, Held(result.key, str(result.batch_id)))
         self.journal.save()
         self.result.submitted = len(accepted)
         refused += [agent_reports.refused(result.key, result.error) for result in results if result.error]
@@ -371,6 +383,7 @@ class Cycle:
                 failed |= dict.fromkeys(instances, error)
                 continue
             submissions += prepared.submissions
+            self.journal.folders |= {key.job_id: str(prepared.folder) for key in instances}
             failed |= prepared.failed
             for warning in prepared.warnings:
                 log.warning("%s: %s", definition["title"], warning)
@@ -385,9 +398,12 @@ class Cycle:
         Raises Unavailable if it could not apply all of them: the next cycle tells them again.
         """
         results = self.client.report_many(reports)
-        for report, result in zip(reports, results, strict=True):
-            if result["result"] != "ok":
-                log.warning("%s/%s: %s", report["t_id"], report["inst_id"], result["error"])
+        pairs = zip(reports, results, strict=True)
+        refused = [(report, result) for report, result in pairs if result["result"] != "ok"]
+        for report, result in refused[:MOST_TOLD]:
+            log.warning("%s/%s: %s", report["t_id"], report["inst_id"], result["error"])
+        if len(refused) > MOST_TOLD:
+            log.warning("%d more reports were refused", len(refused) - MOST_TOLD)
         if any(result.get("status") == Unavailable.http_status for result in results):
             raise Unavailable("the server did not apply all reports: the next cycle sends them again")
 

@@ -1,13 +1,10 @@
 """What an agent reports of its batch jobs, as the server takes it."""
 
-from pathlib import Path
 from typing import Any
 
 from DmpWorkflow.backend.interface import BY_FORCE, AttemptKey, BatchJob, Ending
 from DmpWorkflow.backend.journal import Held
 from DmpWorkflow.core.lifecycle import MajorStatus
-
-LOG_LINES, LOG_BYTES = 20, 8 * 1024  # of the output of a payload that gave no report
 
 Report = dict[str, Any]
 
@@ -47,9 +44,8 @@ def killed(key: AttemptKey) -> Report:
     return _about(key, MajorStatus.TERMINATED, "KilledByUser") | {"lost": True}
 
 
-def lost(held: Held, ending: Ending | None) -> Report:
-    """Return the report about a job that ended without a word of its payload."""
-    output = _last_lines(held.folder)
+def lost(held: Held, ending: Ending | None, output: str) -> Report:
+    """Return that it ended without a word of its payload; ``output`` is the end of what that wrote."""
     if ending is None:
         told = "the batch system knows it no more"
         report = _about(held.key, MajorStatus.FAILED, "BatchJobVanished")
@@ -66,19 +62,6 @@ def lost(held: Held, ending: Ending | None) -> Report:
 def _figures(job: BatchJob | Ending) -> Report:
     figures = {"cpu": job.cpu_seconds, "memory": job.memory_mb}
     return {name: round(value, 2) for name, value in figures.items() if value is not None}
-
-
-def _last_lines(folder: str) -> str:
-    """Return the end of a payload's output; it tells what kept the runner from reporting."""
-    if not folder:
-        return ""
-    try:
-        with (Path(folder) / "output.log").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
-    except OSError:
-        return ""
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _about(key: AttemptKey, status: MajorStatus, minor: str) -> Report:

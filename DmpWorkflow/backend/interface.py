@@ -46,7 +46,6 @@ class Submission:
     """
 
     key: AttemptKey
-    folder: Path
     script: Path
     element: int
     needs: BatchNeeds
@@ -65,9 +64,8 @@ class Submitted:
     later: str = ""
 
 
-@dataclass(frozen=True)
-class BatchJob:
-    """A job that the batch system knows now.
+class BatchJob(NamedTuple):
+    """A job that the batch system knows now; a tuple, for the same reason.
 
     ``held`` marks one that does not go on by itself; ``detail`` says why. CPU time and memory are given where the
     same query tells them.

@@ -22,14 +22,13 @@ JOURNAL = "journal.json"
 class Held:
     """An attempt that is in the batch system, or was.
 
-    The journal keeps its values in their order. ``missing`` counts the queries that did not find it, since
-    ``missing_since``; ``stands`` is True while it is suspended, since ``held_since`` for ``reason``; ``killed`` when
-    a person wants its end, ``over`` when the server knows its end. Times are Unix times.
+    ``missing`` counts the queries that did not find it, since ``missing_since``; ``stands`` is True while it is
+    suspended, since ``held_since`` for ``reason``; ``killed`` when a person wants its end, ``over`` when the server
+    knows its end. Times are Unix times.
     """
 
     key: AttemptKey
     batch_id: str
-    folder: str = ""
     missing: int = 0
     missing_since: float | None = None
     stands: bool = False
@@ -37,6 +36,13 @@ class Held:
     reason: str = ""
     killed: bool = False
     over: bool = False
+
+    def row(self) -> list[object]:
+        """Return what the journal keeps: most have a number and a batch id, and nothing else to tell."""
+        row: list[object] = [self.key.instance_id, self.batch_id]
+        if self.missing or self.stands or self.reason or self.killed or self.over:
+            row += list(vars(self).values())[len(row) :]
+        return row
 
 
 @dataclass
@@ -49,12 +55,16 @@ class OpenClaim:
 
 @dataclass
 class Journal:
-    """The content of an agent's folder; ``save`` after each change that a crash must not lose."""
+    """The content of an agent's folder; ``save`` after each change that a crash must not lose.
+
+    ``folders`` has by job where its instances write, their work folders by their numbers.
+    """
 
     folder: Path
     agent: str
     claim: OpenClaim | None = None
     held: dict[AttemptKey, Held] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
     _saved: str = ""
 
     def open_claim(self, limit: int) -> OpenClaim:
@@ -65,8 +75,14 @@ class Journal:
 
     def save(self) -> None:
         """Write the journal, whole or not at all."""
+        groups: dict[tuple[str, int], list[list[object]]] = {}
+        for (job, _, attempt), held in self.held.items():
+            groups.setdefault((job, attempt), []).append(held.row())
         claim = asdict(self.claim) if self.claim else None
-        content = json.dumps({"claim": claim, "held": [list(vars(held).values()) for held in self.held.values()]})
+        folders = {job: folder for job in {job: None for job, _ in groups} if (folder := self.folders.get(job))}
+        content = json.dumps(
+            {"claim": claim, "folders": folders, "held": [[*key, rows] for key, rows in groups.items()]}
+        )
         if content == self._saved:
             return
         try:
@@ -118,11 +134,22 @@ def _read(folder: Path) -> Journal:
 
 def _fill(journal: Journal, content: dict[str, Any]) -> None:
     journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
-    for named, *values in content["held"]:
-        key = AttemptKey(*named)
-        if AttemptKey.from_name(key.name) != key:
-            raise ValueError(f"{key.name} names no attempt")
-        journal.held[key] = Held(key, *values)
+    journal.folders = {str(job): str(folder) for job, folder in content["folders"].items()}
+    for job, attempt, rows in content["held"]:
+        _check(job, [attempt])
+        _check(job, [row[0] for row in rows])
+        for number, *values in rows:
+            key = AttemptKey(job, number, attempt)
+            journal.held[key] = Held(key, *values)
+
+
+def _check(job: str, numbers: list[int]) -> None:
+    """Raise ValueError for what names no attempt: it becomes part of names of files."""
+    if any(type(number) is not int for number in numbers):
+        raise ValueError(f"a number of {job} is none")
+    for number in (min(numbers), max(numbers)):
+        if AttemptKey.from_name(AttemptKey(job, number, 1).name) is None:
+            raise ValueError(f"{job}, {number} names no attempt")
 
 
 def _identity(path: Path) -> str:

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from lxml import etree
@@ -125,7 +124,7 @@ class SgeBackend(CommandBackend):
                     seconds = sum(
                         field * unit for field, unit in zip(reversed(clock), (1, 60, 3600, 86400), strict=False)
                     )
-                    measured[job.key] = replace(job, cpu_seconds=float(seconds))
+                    measured[job.key] = job._replace(cpu_seconds=float(seconds))
         return measured
 
     def endings(self, jobs: Mapping[AttemptKey, str]) -> Mapping[AttemptKey, Ending]:

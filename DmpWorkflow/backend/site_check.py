@@ -167,7 +167,7 @@ def _submission(key: AttemptKey, folder: Path, settings: Settings, python: str, 
     script = folder / "script"
     script.write_text(PROBE.format(**{name: shlex.quote(value) for name, value in quoted.items()}))
     script.chmod(0o700)
-    return Submission(key, folder, script, 1, site_needs(settings))
+    return Submission(key, script, 1, site_needs(settings))
 
 
 def _on_worker(settings: Settings, told: dict[str, str], python: str) -> Iterator[Finding]:

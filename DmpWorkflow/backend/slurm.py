@@ -188,7 +188,7 @@ class SlurmBackend(CommandBackend):
                 step, cpu, memory = [*line.split("|"), "", ""][:3]
                 job = by_id.get(step.partition(".")[0])
                 if job and step.endswith(".batch"):
-                    measured[job.key] = replace(job, cpu_seconds=_seconds(cpu), memory_mb=_megabytes(memory))
+                    measured[job.key] = job._replace(cpu_seconds=_seconds(cpu), memory_mb=_megabytes(memory))
         return measured
 
 

@@ -17,7 +17,7 @@ from DmpWorkflow.backend.run_file import FileToStage, PayloadVariable, RunBatch,
 from DmpWorkflow.config.settings import Settings
 from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.random_seed import random_seed
-from DmpWorkflow.core.work_folder import work_folder
+from DmpWorkflow.core.work_folder import job_folder, number_as_path
 from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput, Unavailable
 from DmpWorkflow.utils.files import write_quickly
 
@@ -30,9 +30,11 @@ folders=(
 )
 folder=${{folders[$1 - 1]}}
 # On a full disk the payload runs nevertheless: its work is worth more than its output.
-mkdir -p "$folder" && cd "$folder" && exec >>output.log 2>&1
+mkdir -p "$folder" && cd "$folder" && exec >>{log} 2>&1
 exec {python} -m DmpWorkflow.backend.runner {run_file} "$1" </dev/null
 """
+LOG = "output.log"
+LOG_LINES, LOG_BYTES = 20, 8 * 1024  # of the output of a payload that gave no report
 SCRIPT, RUN_FILE = ".sh", ".jsonl"
 MOST = 1000  # attempts in one script
 FOR_EVER = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # no disk will ever hold such a name
@@ -45,8 +47,12 @@ def outbox_folder(settings: Settings) -> Path:
 
 @dataclass
 class Prepared:
-    """What can be submitted, what cannot (with an Unavailable: not now), and warnings about all of them."""
+    """What can be submitted, what cannot (with an Unavailable: not now), and warnings about all of them.
 
+    Their work folders are in ``folder``, by their numbers.
+    """
+
+    folder: Path
     submissions: list[Submission] = field(default_factory=list)
     failed: dict[AttemptKey, DmpWorkflowError] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -66,11 +72,12 @@ def prepare(
     site cannot understand.
     """
     needs, warnings = apply_overrides(site_needs(settings), _values(definition))
-    prepared = Prepared(warnings=warnings)
+    job = Path(job_folder(settings.site.workdir, definition["title"], definition["type"]))
+    prepared = Prepared(job, warnings=warnings)
     folders: dict[AttemptKey, Path] = {}
     for key in sorted(instances, key=lambda key: (key.job_id, key.attempt, key.instance_id)):
         try:
-            folders[key] = _cleared(definition, key, settings)
+            folders[key] = _cleared(job / number_as_path(key.instance_id))
         except DmpWorkflowError as error:
             prepared.failed[key] = error
     runs = {key: _run_file(definition, instances[key], settings, backend, needs) for key in folders}
@@ -83,9 +90,7 @@ def prepare(
             full = Unavailable(f"{script}: {error.strerror}: check [site] workdir and its disk")
             prepared.failed |= dict.fromkeys(keys, full)
             continue
-        prepared.submissions += [
-            Submission(key, folders[key], script, element, needs) for element, key in enumerate(keys, start=1)
-        ]
+        prepared.submissions += [Submission(key, script, element, needs) for element, key in enumerate(keys, start=1)]
     return prepared
 
 
@@ -95,6 +100,7 @@ def _write(script: Path, runs: Sequence[RunFile], folders: Sequence[Path], pytho
     RunFile.save(run_file, runs)
     text = WRAPPER.format(
         folders="\n".join(shlex.quote(str(folder)) for folder in folders),
+        log=LOG,
         python=python,
         run_file=shlex.quote(str(run_file)),
     )
@@ -139,12 +145,22 @@ def _values(definition: Mapping[str, Any]) -> dict[str, str]:
     return {variable["name"]: variable["value"] for variable in definition["variables"]}
 
 
-def _cleared(definition: Mapping[str, Any], key: AttemptKey, settings: Settings) -> Path:
+def last_lines(folder: Path) -> str:
+    """Return the end of a payload's output; it tells what kept the runner from reporting."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        return ""
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _cleared(folder: Path) -> Path:
     """Return the work folder; what an earlier attempt left in it is removed, as the original did.
 
     Raises InvalidInput for a name that no disk will ever hold, Unavailable if the remains cannot be removed.
     """
-    folder = Path(work_folder(settings.site.workdir, definition["title"], definition["type"], key.instance_id))
     try:
         if stat.S_ISLNK(os.lstat(folder).st_mode):
             raise DmpWorkflowError(f"work folder {folder} is a symbolic link: remove it")

@@ -19,8 +19,8 @@ def number_as_path(number: int) -> PurePosixPath:
     return PurePosixPath(*folders, f"{rest:02d}")
 
 
-def work_folder(root: str, title: str, job_type: str, number: int) -> PurePosixPath:
-    """Return ``<root>/<title>/<type>/<number as path>``.
+def job_folder(root: str, title: str, job_type: str) -> PurePosixPath:
+    """Return ``<root>/<title>/<type>``, where the instances of a job have theirs, ``number_as_path``.
 
     Raises InvalidInput for a title or type that would lead out of the root, or take another line in what a batch
     system is told.
@@ -31,4 +31,4 @@ def work_folder(root: str, title: str, job_type: str, number: int) -> PurePosixP
                 f"{word[:40]!r} cannot name a folder: it must not be empty, begin with '.' (as our own folders there "
                 "do), or contain '/' or what cannot be printed"
             )
-    return PurePosixPath(root, title, job_type) / number_as_path(number)
+    return PurePosixPath(root, title, job_type)

@@ -1,7 +1,6 @@
 """What a hostile job, server or neighbour tries at a site: no name leads out of the work folder."""
 
 import os
-import re
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -66,9 +65,9 @@ def everything(folder: Path) -> list[str]:
 def test_no_title_leads_out_of_the_work_folder(title: str, settings: Settings, tmp_path: Path) -> None:
     """Refused for good, so that the instance fails with the reason: to wait for a better disk would not help."""
     before = everything(tmp_path)
-    (refused,) = prepared(settings, DEFINITION | {"title": title}).failed.values()
-    assert re.search("cannot name a folder|choose a shorter name", str(refused)) and str(refused).isprintable()
-    assert isinstance(refused, InvalidInput)
+    with pytest.raises(InvalidInput, match=r"cannot name a folder|choose a shorter name") as refused:
+        raise next(iter(prepared(settings, DEFINITION | {"title": title}).failed.values()))
+    assert str(refused.value).isprintable()
     assert everything(tmp_path) == before
 
 
@@ -86,13 +85,14 @@ def test_a_link_in_the_place_of_a_work_folder_is_not_followed(settings: Settings
 def test_a_payload_runs_where_its_work_folder_cannot_be_made(settings: Settings, tmp_path: Path) -> None:
     """A disk that is full, for one: the payload's work is worth more than its output."""
     (made,) = prepared(settings, DEFINITION, "/bin/echo").submissions
-    made.folder.parent.mkdir(parents=True)
-    made.folder.touch()  # a file is in the way
+    folder = Path(settings.site.workdir, "fine", "User", "07")
+    folder.parent.mkdir(parents=True)
+    folder.touch()  # a file is in the way
     done = subprocess.run([made.script, "1"], capture_output=True, text=True, check=True)
     assert done.stdout == f"-m DmpWorkflow.backend.runner {made.script.with_suffix('.jsonl')} 1\n"
-    made.folder.unlink()
+    folder.unlink()
     subprocess.run([made.script, "1"], check=True)
-    assert (made.folder / "output.log").read_text() == done.stdout
+    assert (folder / "output.log").read_text() == done.stdout
 
 
 class HostileServer:
@@ -136,10 +136,14 @@ def test_keys_of_a_hostile_server_become_no_names_of_files(
     assert made == ["work"]
 
 
-HELD = '{"claim": null, "held": [{"key": {"job_id": "../x", "instance_id": 1, "attempt": 1}, "batch_id": ""}]}'
+HELD = '{{"claim": null, "folders": {{}}, "held": [["{job}", {attempt}, [[{number}, "17"]]]]}}'
+BAD = [
+    HELD.format(job="../x", attempt=1, number=1), HELD.format(job=JOB, attempt=1, number=-1),
+    HELD.format(job=JOB, attempt=1, number='"../x"'), HELD.format(job=JOB, attempt=10**18, number=1),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"claim": 5, "held": 5}', "\udcff", "[" * 100_000, HELD])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"claim": 5, "held": 5}', "\udcff", "[" * 100_000, *BAD])
 def test_a_damaged_journal_is_told_in_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "journal.json").write_text(content, errors="surrogateescape")
     with (

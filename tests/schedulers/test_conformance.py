@@ -230,7 +230,7 @@ def job_of(site: Site, key: AttemptKey, script: str, needs: BatchNeeds) -> Submi
     path = folder / "script"
     path.write_text(f"#!/bin/bash\n{script}\n")
     path.chmod(0o700)
-    return Submission(key, folder, path, 1, needs)
+    return Submission(key, path, 1, needs)
 
 
 def test_a_job_that_vanishes_is_concluded_from_the_history(site: Site) -> None:

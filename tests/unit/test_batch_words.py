@@ -72,7 +72,7 @@ def test_settings_and_overrides_reach_the_system(site: Settings, overridden: boo
     system = site.site.hpc_system
     given = {f"BATCH_OVERRIDE_{name}": value for name, value in (OVERRIDES | {"EXTRAS": MORE[system]}).items()}
     needs, warnings = apply_overrides(site_needs(site), given if overridden else {})
-    job = Submission(KEY, tmp_path, tmp_path / "script", 1, needs)
+    job = Submission(KEY, tmp_path / "script", 1, needs)
     (result,) = make_backend(system, site).submit([job])
     assert result.batch_id in ("17", "17.0") and not warnings
     told = (tmp_path / "told").read_text()
@@ -84,7 +84,7 @@ def test_settings_and_overrides_reach_the_system(site: Settings, overridden: boo
 def test_what_is_not_asked_for_is_not_said(site: Settings, tmp_path: Path) -> None:
     """So that the system's own defaults hold."""
     needs = replace(site_needs(site), memory_mb=0, cores=1, queue="", requirements="", extra="", account="")
-    job = Submission(KEY, tmp_path, tmp_path / "script", 1, needs)
+    job = Submission(KEY, tmp_path / "script", 1, needs)
     make_backend("slurm", site).submit([job])
     words = (tmp_path / "told").read_text().splitlines()[0]
     assert not [option for option in ("--mem", "--cpus", "--part", "--constr", "--acc", "--array") if option in words]

@@ -98,9 +98,7 @@ def test_states(
 def test_a_submission_that_is_not_answered_is_left_for_later(system: str, tmp_path: Path, programs: Make) -> None:
     programs(SUBMIT[system], "echo 'some words' ")
     needs = BatchNeeds(1000, 3600)
-    jobs = [
-        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", number, needs) for number in range(1, 4)
-    ]
+    jobs = [Submission(AttemptKey(JOB, number, 1), tmp_path / "script", number, needs) for number in range(1, 4)]
     results = make_backend(system, settings(tmp_path)).submit(jobs)
     assert [(result.key, result.batch_id, result.error) for result in results] == [
         (job.key, None, "") for job in jobs
@@ -116,7 +114,7 @@ def test_a_missing_program_names_the_setting(tmp_path: Path) -> None:
 def test_words_of_a_job_reach_no_shell(tmp_path: Path, programs: Make) -> None:
     programs("sbatch", f'printf "%s\\n" "$@" > {tmp_path}/arguments; echo 17')
     needs = BatchNeeds(1000, 3600, extra="--comment='a b' $(touch /nowhere) ;", requirements="a&b;c")
-    job = Submission(KEY, tmp_path, tmp_path / "script", 1, needs)
+    job = Submission(KEY, tmp_path / "script", 1, needs)
     assert make_backend("slurm", settings(tmp_path)).submit([job])[0].batch_id == "17"
     arguments = (tmp_path / "arguments").read_text().splitlines()
     assert {"--comment=a b", "$(touch", "--constraint=a&b;c"} <= set(arguments)
@@ -126,7 +124,7 @@ def test_titles_are_no_macros_of_condor(tmp_path: Path, programs: Make) -> None:
     programs("condor_submit", f"cat > {tmp_path}/text; echo 5.0 - 5.1")
     folders = [tmp_path / "a $(Name) b" / "01", tmp_path / "c" / "02"]
     jobs = [
-        Submission(AttemptKey(JOB, number, 1), folder, folder / "script", number, BatchNeeds(1000, 3600))
+        Submission(AttemptKey(JOB, number, 1), folder / "script", number, BatchNeeds(1000, 3600))
         for number, folder in enumerate(folders, 1)
     ]
     results = make_backend("condor", settings(tmp_path)).submit(jobs)
@@ -142,7 +140,7 @@ def test_an_array_that_is_too_large_goes_out_in_halves(tmp_path: Path, programs:
         'echo "Invalid job array specification" >&2; exit 1; fi; esac; done; echo $(date +%N | sed "s/^0*/1/")',
     )
     jobs = [
-        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", number, BatchNeeds(1, 1))
+        Submission(AttemptKey(JOB, number, 1), tmp_path / "script", number, BatchNeeds(1, 1))
         for number in range(1, 11)
     ]
     results = make_backend("slurm", settings(tmp_path)).submit(jobs)
@@ -155,7 +153,7 @@ def test_only_the_part_that_was_refused_is_refused(tmp_path: Path, programs: Mak
     programs("sbatch", 'case "$*" in *partition=bad*) echo "invalid partition" >&2; exit 1;; esac; echo 17')
     good, bad = BatchNeeds(1, 1), BatchNeeds(1, 1, queue="bad")
     jobs = [
-        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", number, needs)
+        Submission(AttemptKey(JOB, number, 1), tmp_path / "script", number, needs)
         for number, needs in enumerate([good, bad, good, bad], 1)
     ]
     results = make_backend("slurm", settings(tmp_path)).submit(jobs)
@@ -176,7 +174,7 @@ def test_a_system_that_is_down_is_asked_once(tmp_path: Path, programs: Make) -> 
     """However many groups there are, each further call would only wait for its time limit again."""
     programs("sbatch", f"echo x >> {tmp_path}/calls; echo 'Unable to contact slurm controller' >&2; exit 1")
     jobs = [
-        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", number, BatchNeeds(1000 * number, 1))
+        Submission(AttemptKey(JOB, number, 1), tmp_path / "script", number, BatchNeeds(1000 * number, 1))
         for number in range(1, 4)
     ]
     results = make_backend("slurm", settings(tmp_path)).submit(jobs)
@@ -188,7 +186,7 @@ def test_a_system_that_is_down_is_asked_once(tmp_path: Path, programs: Make) -> 
 def test_extras_that_are_no_words_refuse_their_jobs_only(system: str, tmp_path: Path, programs: Make) -> None:
     programs(SUBMIT[system], "exit 0")
     bad = BatchNeeds(1000, 3600, extra="--comment='never closed")
-    job = Submission(KEY, tmp_path, tmp_path / "script", 1, bad)
+    job = Submission(KEY, tmp_path / "script", 1, bad)
     assert "No closing quotation" in make_backend(system, settings(tmp_path)).submit([job])[0].error
 
 
@@ -197,7 +195,7 @@ NEEDS = BatchNeeds(1000, 3600)
 
 def submissions(folder: Path, number: int, needs: BatchNeeds = NEEDS) -> list[Submission]:
     return [
-        Submission(AttemptKey(JOB, instance, 1), folder, folder / "script", instance, needs)
+        Submission(AttemptKey(JOB, instance, 1), folder / "script", instance, needs)
         for instance in range(1, number + 1)
     ]
 
@@ -350,7 +348,7 @@ WEATHER = {
 def test_what_is_no_fault_of_the_job_does_not_fail_it(system: str, tmp_path: Path, programs: Make) -> None:
     (tmp_path / "words").write_text(WEATHER[system])
     programs(SUBMIT[system], f"cat {tmp_path}/words >&2; exit 1")
-    job = Submission(KEY, tmp_path, tmp_path / "script", 1, BatchNeeds(1, 1))
+    job = Submission(KEY, tmp_path / "script", 1, BatchNeeds(1, 1))
     (result,) = make_backend(system, settings(tmp_path)).submit([job])
     assert result.later and not result.error
 
@@ -376,7 +374,7 @@ def test_a_queue_takes_what_it_has_room_for(system: str, tmp_path: Path, program
     (tmp_path / "words").write_text(FULL[system])
     programs(SUBMIT[system], FULL_AT_SIX.format(system=system, folder=tmp_path, prefix="dwf-"))
     jobs = [
-        Submission(AttemptKey(JOB, number, 1), tmp_path, tmp_path / "script", number, BatchNeeds(1, 1))
+        Submission(AttemptKey(JOB, number, 1), tmp_path / "script", number, BatchNeeds(1, 1))
         for number in range(1, 21)
     ]
     results = make_backend(system, settings(tmp_path)).submit(jobs)
@@ -390,7 +388,7 @@ def test_a_job_over_the_limits_of_its_account_is_refused(limit: str, tmp_path: P
     """Slurm ends with the same words as for too many jobs, but this one would never be taken."""
     (tmp_path / "words").write_text(FULL["slurm"].replace("QOSMaxSubmitJobPerUserLimit", limit))
     programs("sbatch", f"cat {tmp_path}/words >&2; exit 1")
-    job = Submission(KEY, tmp_path, tmp_path / "script", 1, BatchNeeds(1, 1))
+    job = Submission(KEY, tmp_path / "script", 1, BatchNeeds(1, 1))
     (result,) = make_backend("slurm", settings(tmp_path)).submit([job])
     assert limit in result.error and not result.later
 

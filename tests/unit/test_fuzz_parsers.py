@@ -28,7 +28,7 @@ from DmpWorkflow.core.job_xml import parse_jobs, readable_xml, serialise_jobs
 from DmpWorkflow.core.literals import dictionary
 from DmpWorkflow.core.names import check_title
 from DmpWorkflow.core.overrides import from_mapping
-from DmpWorkflow.core.work_folder import work_folder
+from DmpWorkflow.core.work_folder import job_folder, number_as_path
 from DmpWorkflow.frontend.cli import assignments
 from DmpWorkflow.utils.errors import DmpWorkflowError
 from DmpWorkflow.utils.units import parse_clock, parse_memory
@@ -103,7 +103,7 @@ def test_units_and_small_words(text: str) -> None:
 def test_no_title_leads_out_of_the_root(title: str, number: int) -> None:
     with ours:
         check_title(title)
-        folder = Path(os.path.normpath(work_folder("/work", title, "User", number)))
+        folder = Path(os.path.normpath(job_folder("/work", title, "User") / number_as_path(number)))
         assert folder.is_relative_to(f"/work/{title}/User") and str(folder).isprintable()
 
 
@@ -128,8 +128,10 @@ def test_configuration(tmp_path_factory: pytest.TempPathFactory, data: bytes) ->
         load(path)
 
 
-HELD = {"key": {"job_id": "6b04cc916a00b242cb9c95ef", "instance_id": 1, "attempt": 1}, "batch_id": "7", "folder": "/"}
-JOURNAL = json.dumps({"claim": {"request_id": "a", "limit": 5}, "held": [HELD]})
+HELD = ["6b04cc916a00b242cb9c95ef", 1, [[1, "7"], [2, "7", 1, 0.5, False, None, "why", False, True]]]
+JOURNAL = json.dumps(
+    {"claim": {"request_id": "a", "limit": 5}, "folders": {"6b04cc916a00b242cb9c95ef": "/w"}, "held": [HELD]}
+)
 
 
 @FUZZ
@@ -245,6 +247,6 @@ def test_what_batch_systems_print(
             backend.endings(dict.fromkeys(KEYS, batch_id))
     needs = BatchNeeds(1000, 3600)
     with ours:
-        backend.submit([Submission(key, Path("/f"), Path("/f/script"), 1, needs) for key in KEYS])
+        backend.submit([Submission(key, Path("/f/script"), 1, needs) for key in KEYS])
     with ours:
         backend.cancel(jobs)

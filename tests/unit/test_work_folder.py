@@ -1,6 +1,6 @@
 import pytest
 
-from DmpWorkflow.core.work_folder import number_as_path, work_folder
+from DmpWorkflow.core.work_folder import job_folder, number_as_path
 from DmpWorkflow.utils.errors import InvalidInput
 
 
@@ -27,11 +27,11 @@ def test_no_two_numbers_share_a_folder_and_none_lies_in_another() -> None:
     assert not any(parent in paths for path in paths for parent in path.parents)
 
 
-def test_work_folder() -> None:
-    assert str(work_folder("/work", "rec1", "User", 123)) == "/work/rec1/User/1xx/23"
+def test_job_folder() -> None:
+    assert str(job_folder("/work", "rec1", "User")) == "/work/rec1/User"
 
 
 @pytest.mark.parametrize("title", ["", ".", "..", "../etc", "a/b", "a\0b", "a\n#$ -l h=x", "a\rb"])
 def test_a_title_cannot_lead_out_of_the_root(title: str) -> None:
     with pytest.raises(InvalidInput, match="cannot name a folder"):
-        work_folder("/work", title, "User", 1)
+        job_folder("/work", title, "User")

@@ -89,7 +89,9 @@ def _candidates(database: Database, site: str, limit: int, spread: int = 1) -> l
     if not limit:
         return []
     query = {"site": site, "claimable": True}
-    found = list(database.instances.find(query, {"attempt": 1}, sort=ORDER, limit=limit * spread))
+    found = list(
+        database.instances.find(query, {"attempt": 1}, sort=ORDER, limit=limit * spread, batch_size=limit * spread)
+    )
     groups: defaultdict[int, list[ObjectId]] = defaultdict(list)
     for instance in found if len(found) <= limit else random.sample(found, limit):
         groups[instance["attempt"]].append(instance["_id"])
@@ -150,4 +152,5 @@ def _take_groups(
 
 
 def _claimed(database: Database, request: ClaimRequest) -> list[Document]:
-    return list(database.instances.find({"claim.request": request.request_id}, CLAIMED_FIELDS, sort=ORDER))
+    taken = {"claim.request": request.request_id}
+    return list(database.instances.find(taken, CLAIMED_FIELDS, sort=ORDER, batch_size=request.limit))

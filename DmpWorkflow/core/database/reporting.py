@@ -210,7 +210,7 @@ def _states(
     for report in reports:
         numbers[report.job].append(report.instance)
     query = {"$or": [{"job": job, "instanceId": {"$in": ids}} for job, ids in numbers.items()]}
-    found = database.instances.find(query, STATE_FIELDS, session=session) if numbers else ()
+    found = database.instances.find(query, STATE_FIELDS, batch_size=len(reports), session=session) if numbers else ()
     return {(state["job"], state["instanceId"]): state for state in found}
 
 

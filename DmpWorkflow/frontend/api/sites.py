@@ -85,7 +85,8 @@ def agent_heartbeat() -> dict[str, Any]:
     check_site(given.site)
     beat = given.model_dump(include={"agent", "hostname", "version", "problem"})
     holds = None if given.holds is None else [_held(hold) for hold in given.holds]
-    answers = heartbeats.agent_beat(database(), beat, given.site, holds)
+    stalled_after = timedelta(seconds=current_app.config["DAMPE_SETTINGS"].server.stalled_after_seconds)
+    answers = heartbeats.agent_beat(database(), beat, given.site, holds, stalled_after)
     snapshots.take_when_due(database(), current_app.extensions["dampe_clockwork"])
     return {"result": "ok", "answers": [_answered(answer, held) for answer, held in answers]}
 
