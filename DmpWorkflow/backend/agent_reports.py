@@ -50,10 +50,7 @@ def lost(held: Held, ending: Ending | None, output: str) -> Report:
         told = "the batch system knows it no more"
         report = _about(held.key, MajorStatus.FAILED, "BatchJobVanished")
     else:
-        words = [f"exit code {ending.exit_code}"] if ending.exit_code is not None else []
-        words += [f"signal {ending.signal}"] if ending.signal is not None else []
-        words += [ending.detail] if ending.detail else []
-        told = f"its batch job ended: {', '.join(words) or 'nothing is known of how'}"
+        told = f"its batch job ended: {ending.in_words}"
         status = MajorStatus.TERMINATED if ending.minor_status in BY_FORCE else MajorStatus.FAILED
         report = _about(held.key, status, ending.minor_status or "PayloadGaveNoReport") | _figures(ending)
     return report | {"lost": True, "log": f"{output}{told}"}

@@ -92,6 +92,14 @@ class Ending:
     memory_mb: float | None = None
     detail: str = ""
 
+    @property
+    def in_words(self) -> str:
+        """What is known of how it ended, for people."""
+        words = [f"exit code {self.exit_code}"] if self.exit_code is not None else []
+        words += [f"signal {self.signal}"] if self.signal is not None else []
+        words += [self.detail] if self.detail else []
+        return ", ".join(words) or "nothing is known of how"
+
 
 # The minor statuses with which a batch system ends jobs.
 KILLED = "KilledByBatch"

@@ -133,6 +133,8 @@ def _probe(settings: Settings, backend: Backend, python: str, seconds: float) ->
     if not answer.exists():
         with suppress(Unavailable):  # agents leave a probe alone, and it changes nothing
             backend.cancel([job for job in backend.query().values() if job.key == key])
+            if ending := backend.endings({key: result.batch_id}).get(key):
+                last = f"it ended: {ending.in_words}"
         yield Finding(
             "probe job",
             "",

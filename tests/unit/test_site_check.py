@@ -37,3 +37,11 @@ def test_a_system_that_falls_silent_is_a_finding(tmp_path: Path, monkeypatch: py
         findings = list(site_check.check(settings, client, "python3", 0.6))
     assert findings[-1].name == "probe job"
     assert "(Unable to contact the controller)" in findings[-1].problem
+
+
+def test_a_probe_that_ended_without_an_answer_tells_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(site=replace(SiteSettings(), workdir=str(tmp_path)))
+    monkeypatch.setattr(site_check, "PROBE", "#!/bin/bash\nexit 3\n")
+    with Client("http://127.0.0.1:9", patience=0) as client:
+        findings = list(site_check.check(settings, client, "python3", 3))
+    assert "(it ended: exit code 3)" in findings[-1].problem

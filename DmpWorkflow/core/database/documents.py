@@ -92,7 +92,7 @@ class JobInstance(Document):
                 "name": "claim_order",
                 "partialFilterExpression": {"claimable": True},
             },
-            {"fields": ["site", "last_update"], "name": "active", "partialFilterExpression": {"active": True}},
+            {"fields": ["site"], "name": "under_way", "partialFilterExpression": {"active": True}},
             {
                 "fields": ["job", "quiet", "stalled_since", "last_contact"],
                 "name": "silence",

@@ -71,6 +71,7 @@ def _add_owners_and_statistics(database: Database, step: Progress) -> None:
     for name, value in (("owner", ""), ("tags", []), ("archived", False)):
         database.jobs.update_many({name: {"$exists": False}}, {"$set": {name: value}})
     _drop_index(database.instances, "claimable")  # another order
+    _drop_index(database.instances, "active")  # changed with each report
     _drop_index(database.files, "created_at_-1")  # the beginning of others now
     step("jobs are done")
     done, last = 0, None
