@@ -61,12 +61,15 @@ def _measure_one(served: Served, system: System, many: int) -> list[Row]:
         try:
             bare = [_bare_submission(site, system) for _ in range(REPEATS)]
             agent = [_agent_submission(site, system) for _ in range(REPEATS)]
-            rows = [(f"{system.name}: submit {FEW}", statistics.median(bare), statistics.median(agent))]
+            idle = [_timed(lambda: site.cycle(chunk=0)) for _ in range(REPEATS)]
+            submission, cycle = statistics.median(bare), statistics.median(agent)
+            rows = [(f"{system.name}: cycle that submits {FEW}", submission, cycle)]
+            rows += [(f"{system.name}: the same, less one without work", submission, cycle - statistics.median(idle))]
             _fill(site, system, many)
             site.cycle(chunk=0)
             query = [_timed(lambda: _run(site, BARE_QUERY[system.name])) for _ in range(REPEATS)]
-            cycle = [_timed(lambda: site.cycle(chunk=0)) for _ in range(REPEATS)]
-            rows.append((f"{system.name}: {many} in the queue", statistics.median(query), statistics.median(cycle)))
+            cycles = [_timed(lambda: site.cycle(chunk=0)) for _ in range(REPEATS)]
+            rows.append((f"{system.name}: {many} in the queue", statistics.median(query), statistics.median(cycles)))
         finally:
             site.close()
             shutil.rmtree(folder, ignore_errors=True)

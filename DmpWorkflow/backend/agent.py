@@ -1,5 +1,6 @@
 """The agent of a site: one cycle after the other, each safe to be stopped anywhere and started again."""
 
+import gc
 import logging
 import random
 import signal
@@ -93,10 +94,23 @@ def run_cycle(
         raise ConfigurationError("[site] workdir is not set: the agent keeps work folders and its journal there")
     with opened(agent_folder(Path(settings.site.workdir), settings.site.name, settings.site.agent)) as journal:
         try:
-            return Cycle(settings, client, backend, journal, python).run(limits)
+            with _without_collector():
+                return Cycle(settings, client, backend, journal, python).run(limits)
         except OSError as error:
             place = error.filename or settings.site.workdir
             raise Unavailable(f"{place}: {error.strerror}: check [site] workdir and its disk") from error
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Spare the search for cycles of references: it would walk over all that a cycle holds, again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def run_loop(settings: Settings, client: Client, backend: Backend, limits: Limits, pause: float, python: str) -> None:

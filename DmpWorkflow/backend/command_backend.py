@@ -149,10 +149,33 @@ def found_job(
     key = batch_names.member(name, index)
     if key is None:
         return None
-    if status is None:
-        logger.warning("%s is in state %r, which is not known: please report it", batch_id, word)
-        status, detail = MajorStatus.UNKNOWN, f"state {word} {detail}".strip()
+    status, detail = _known(batch_id, status, word, detail)
     return BatchJob(key, batch_id, status, detail, held, cpu_seconds, memory_mb)
+
+
+def found_elements(
+    name: str,
+    array: str,
+    indices: Iterable[int],
+    status: MajorStatus | None,
+    word: str,
+    *,
+    detail: str = "",
+    held: bool = False,
+) -> Iterator[BatchJob]:
+    """Yield what the queue tells of these elements of one of our arrays; ``array`` and the index are a batch id."""
+    members = batch_names.members(name)
+    status, detail = _known(array, status, word, detail) if members else (MajorStatus.UNKNOWN, "")
+    for index in indices:
+        if 0 < index <= len(members):
+            yield BatchJob(members[index - 1], f"{array}{index}", status, detail, held)
+
+
+def _known(batch_id: str, status: MajorStatus | None, word: str, detail: str) -> tuple[MajorStatus, str]:
+    if status is not None:
+        return status, detail
+    logger.warning("%s is in state %r, which is not known: please report it", batch_id, word)
+    return MajorStatus.UNKNOWN, f"state {word} {detail}".strip()
 
 
 def by_key(jobs: Iterable[BatchJob | None]) -> dict[AttemptKey, BatchJob]:

@@ -18,7 +18,7 @@ from DmpWorkflow.utils.text import one_line
 JOURNAL = "journal.json"
 
 
-@dataclass
+@dataclass(slots=True)
 class Held:
     """An attempt that is in the batch system, or was.
 
@@ -41,7 +41,15 @@ class Held:
         """Return what the journal keeps: most have a number and a batch id, and nothing else to tell."""
         row: list[object] = [self.key.instance_id, self.batch_id]
         if self.missing or self.stands or self.reason or self.killed or self.over:
-            row += list(vars(self).values())[len(row) :]
+            row += [
+                self.missing,
+                self.missing_since,
+                self.stands,
+                self.held_since,
+                self.reason,
+                self.killed,
+                self.over,
+            ]
         return row
 
 

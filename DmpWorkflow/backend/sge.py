@@ -8,7 +8,15 @@ from typing import ClassVar
 from lxml import etree
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
+from DmpWorkflow.backend.command_backend import (
+    MOST_ARGUMENTS,
+    CommandBackend,
+    by_key,
+    found_elements,
+    found_job,
+    garbage,
+    words_of,
+)
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
@@ -164,10 +172,11 @@ def _jobs(entry: Mapping[str, str]) -> Iterator[BatchJob | None]:
     if not name.startswith(batch_names.PREFIX):
         return
     status, held = _status(word)
-    tasks = entry.get("tasks")
-    for index in _tasks(tasks) if tasks else [None]:
-        batch_id = f"{number}.{index}" if index else number
-        yield found_job(name, index, batch_id, status, word, detail=f"state {word}" if held else "", held=held)
+    detail = f"state {word}" if held else ""
+    if tasks := entry.get("tasks"):
+        yield from found_elements(name, f"{number}.", _tasks(tasks), status, word, detail=detail, held=held)
+    else:
+        yield found_job(name, None, number, status, word, detail=detail, held=held)
 
 
 def _status(word: str) -> tuple[MajorStatus | None, bool]:

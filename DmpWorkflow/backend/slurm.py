@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from DmpWorkflow.backend import batch_names
-from DmpWorkflow.backend.command_backend import MOST_ARGUMENTS, CommandBackend, by_key, found_job, garbage, words_of
+from DmpWorkflow.backend.command_backend import (
+    MOST_ARGUMENTS,
+    CommandBackend,
+    by_key,
+    found_elements,
+    found_job,
+    garbage,
+    words_of,
+)
 from DmpWorkflow.backend.element_script import ElementWords
 from DmpWorkflow.backend.interface import (
     KILLED,
@@ -224,8 +232,8 @@ def _jobs(row: _Row) -> Iterator[BatchJob | None]:
     if row.indices in ("N/A", ""):
         yield found_job(row.name, None, row.raw_id, status, row.state, detail=detail, held=held)
         return
-    for index in _indices(row.indices):
-        yield found_job(row.name, index, f"{row.array_id}_{index}", status, row.state, detail=detail, held=held)
+    indices = _indices(row.indices)
+    yield from found_elements(row.name, f"{row.array_id}_", indices, status, row.state, detail=detail, held=held)
 
 
 def _indices(text: str) -> Iterator[int]:

@@ -7,7 +7,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def prepare(
             folders[key] = _cleared(job / number_as_path(key.instance_id))
         except DmpWorkflowError as error:
             prepared.failed[key] = error
-    runs = {key: _run_file(definition, instances[key], settings, backend, needs) for key in folders}
+    runs = _run_files(definition, {key: instances[key]["token"] for key in folders}, settings, backend, needs)
     words = ("" if backend.runs_images else _in_image(needs.image, settings)) + shlex.quote(python or sys.executable)
     for keys in split_by_name(list(folders), MOST):
         script = scripts / f"{batch_name(keys)}{SCRIPT}"
@@ -174,21 +174,22 @@ def _cleared(folder: Path) -> Path:
     return folder
 
 
-def _run_file(
+def _run_files(
     definition: Mapping[str, Any],
-    instance: Mapping[str, Any],
+    tokens: Mapping[AttemptKey, str],
     settings: Settings,
     backend: Backend,
     needs: BatchNeeds,
-) -> RunFile:
+) -> dict[AttemptKey, RunFile]:
+    """Return what the runners are told, with the tokens of their attempts."""
     site, server, watchdog = settings.site, settings.server, settings.watchdog
-    return RunFile(
+    shared = RunFile(
         server_url=server.url,
-        token=instance["token"],
+        token="",
         ca_file=server.ca_file or None,
-        job_id=instance["job_id"],
-        instance_id=instance["instance_id"],
-        attempt=instance["attempt"],
+        job_id="",
+        instance_id=0,
+        attempt=0,
         outbox=str(outbox_folder(settings)),
         slug=definition["slug"],
         title=definition["title"],
@@ -205,13 +206,15 @@ def _run_file(
             backend.name, needs.requirements, needs.extra, needs.queue, needs.name, backend.batch_id_variable
         ),
         limits=RunLimits(needs.memory_mb, needs.cpu_seconds, watchdog.ratio_mem, watchdog.ratio_cpu),
-        seed=_seed(instance, settings),
         interval_seconds=watchdog.interval,
     )
+    return {
+        key: replace(shared, token=token, seed=_seed(key, settings), **key._asdict()) for key, token in tokens.items()
+    }
 
 
-def _seed(instance: Mapping[str, Any], settings: Settings) -> int | None:
+def _seed(key: AttemptKey, settings: Settings) -> int | None:
     base = settings.global_.seed
     if base is None and not settings.global_.random_seed:
         return None
-    return random_seed(instance["job_id"], instance["instance_id"], instance["attempt"], base)
+    return random_seed(*key, base)
