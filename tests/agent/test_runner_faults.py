@@ -199,7 +199,7 @@ def test_a_daemon_counts_and_is_stopped(tmp_path: Path, script: str, limits: Run
 
 def test_a_daemon_does_not_outlive_its_payload(tmp_path: Path) -> None:
     with stand_in() as server:
-        code, out, _ = run_to_end(tmp_path, run_file(tmp_path, server.url, IDLE))
+        code, out, _ = run_to_end(tmp_path, run_file(tmp_path, server.url, f"{IDLE} | head -n 1"))  # has begun
     assert (code, server.statuses()[-1]) == (0, ("Done", "ApplicationComplete"))
     assert not psutil.pid_exists(int(out.split()[0]))
 
