@@ -331,14 +331,12 @@ class Cycle:
                 self.settings.site.name, claim.limit, agent=self.journal.agent, request_id=claim.request_id
             )
         except Conflict:
-            self.journal.claim = None  # the journal was copied: that claim is another agent's
-            self.journal.save()
+            self.journal.close_claim()  # the journal was copied: that claim is another agent's
             raise
         self.result.claimed = len(work["instances"])
         self._submit(work, jobs)
         if not self.result.deferred:
-            self.journal.claim = None
-            self.journal.save()
+            self.journal.close_claim()
 
     def _submit(self, work: Json, jobs: Mapping[AttemptKey, BatchJob]) -> None:
         """Submit what is not in the batch system yet, note it, and report it."""

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from DmpWorkflow.backend.interface import AttemptKey
 from DmpWorkflow.utils.errors import ConfigurationError, Conflict, Unavailable
 from DmpWorkflow.utils.files import write_private
 from DmpWorkflow.utils.text import one_line
 
-JOURNAL = "journal.json"
+JOURNAL, CLAIM = "journal.json", "claim.json"
 
 
 @dataclass(slots=True)
@@ -76,28 +75,35 @@ class Journal:
     _saved: str = ""
 
     def open_claim(self, limit: int) -> OpenClaim:
-        """Note the intent to claim, before the server is asked."""
+        """Note the intent to claim, before the server is asked; in a file of its own, as the other may be large."""
         self.claim = OpenClaim(uuid.uuid4().hex, limit)
-        self.save()
+        self._write(CLAIM, json.dumps(asdict(self.claim)))
         return self.claim
 
+    def close_claim(self) -> None:
+        """Note that all of the claim is done with."""
+        self.claim = None
+        try:
+            (self.folder / CLAIM).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
+
     def save(self) -> None:
-        """Write the journal, whole or not at all."""
+        """Write what is held, whole or not at all."""
         groups: dict[tuple[str, int], list[list[object]]] = {}
         for (job, _, attempt), held in self.held.items():
             groups.setdefault((job, attempt), []).append(held.row())
-        claim = asdict(self.claim) if self.claim else None
         folders = {job: folder for job in {job: None for job, _ in groups} if (folder := self.folders.get(job))}
-        content = json.dumps(
-            {"claim": claim, "folders": folders, "held": [[*key, rows] for key, rows in groups.items()]}
-        )
-        if content == self._saved:
-            return
+        content = json.dumps({"folders": folders, "held": [[*key, rows] for key, rows in groups.items()]})
+        if content != self._saved:
+            self._write(JOURNAL, content)
+            self._saved = content
+
+    def _write(self, name: str, content: str) -> None:
         try:
-            write_private(self.folder / JOURNAL, content.encode())
+            write_private(self.folder / name, content.encode())
         except OSError as error:
             raise _unusable(self.folder, error) from error
-        self._saved = content
 
 
 def agent_folder(workdir: Path, site: str, agent: str = "") -> Path:
@@ -127,11 +133,11 @@ def _unusable(folder: Path, error: OSError) -> Unavailable:
 
 def _read(folder: Path) -> Journal:
     journal = Journal(folder, _identity(folder / "identity"))
-    path = folder / JOURNAL
-    if path.exists():
+    for name, fill in ((CLAIM, _fill_claim), (JOURNAL, _fill)):
+        path = folder / name
         try:
-            journal._saved = path.read_text()
-            _fill(journal, json.loads(journal._saved))
+            if path.exists():
+                fill(journal, path.read_text())
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigurationError(
                 f"journal {path} cannot be read ({one_line(error)[:100]}): move it away; what is in the queue is "
@@ -140,8 +146,12 @@ def _read(folder: Path) -> Journal:
     return journal
 
 
-def _fill(journal: Journal, content: dict[str, Any]) -> None:
-    journal.claim = OpenClaim(**content["claim"]) if content["claim"] else None
+def _fill_claim(journal: Journal, text: str) -> None:
+    journal.claim = OpenClaim(**json.loads(text))
+
+
+def _fill(journal: Journal, text: str) -> None:
+    journal._saved, content = text, json.loads(text)
     journal.folders = {str(job): str(folder) for job, folder in content["folders"].items()}
     for job, attempt, rows in content["held"]:
         _check(job, [attempt])

@@ -17,6 +17,8 @@ from DmpWorkflow.config.loader import load
 
 POINTS: dict[str, tuple[Any, str]] = {
     "journal": (Journal, "save"),
+    "intent": (Journal, "open_claim"),
+    "closing": (Journal, "close_claim"),
     "heartbeat": (Client, "agent_heartbeat"),
     "claim": (Client, "claim"),
     "prepare": (work_files, "prepare"),

@@ -64,7 +64,7 @@ def test_no_more_payloads_than_slots_run_at_once(served: Served, tmp_path: Path,
 
 CRASHES = [
     ("journal", "before", 1), ("journal", "after", 1), ("journal", "before", 2), ("journal", "after", 2),
-    ("journal", "before", 3), ("journal", "after", 3), ("journal", "before", 4), ("journal", "after", 4),
+    ("intent", "before", 1), ("intent", "after", 1), ("closing", "before", 1), ("closing", "after", 1),
     ("heartbeat", "before", 1), ("heartbeat", "after", 1), ("claim", "before", 1), ("claim", "after", 1),
     ("prepare", "before", 1), ("prepare", "after", 1), ("submit", "before", 1), ("submit", "after", 1),
     ("queue", "before", 3), ("queue", "after", 3), ("report", "before", 1), ("report", "after", 1),

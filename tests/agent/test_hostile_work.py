@@ -136,16 +136,17 @@ def test_keys_of_a_hostile_server_become_no_names_of_files(
     assert made == ["work"]
 
 
-HELD = '{{"claim": null, "folders": {{}}, "held": [["{job}", {attempt}, [[{number}, "17"]]]]}}'
+HELD = '{{"folders": {{}}, "held": [["{job}", {attempt}, [[{number}, "17"]]]]}}'
 BAD = [
     HELD.format(job="../x", attempt=1, number=1), HELD.format(job=JOB, attempt=1, number=-1),
     HELD.format(job=JOB, attempt=1, number='"../x"'), HELD.format(job=JOB, attempt=10**18, number=1),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"claim": 5, "held": 5}', "\udcff", "[" * 100_000, *BAD])
-def test_a_damaged_journal_is_told_in_one_line(content: str, tmp_path: Path) -> None:
-    (tmp_path / "journal.json").write_text(content, errors="surrogateescape")
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"folders": {}, "held": 5}', "\udcff", "[" * 100_000, *BAD])
+@pytest.mark.parametrize("name", ["journal.json", "claim.json"])
+def test_a_damaged_journal_is_told_in_one_line(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, errors="surrogateescape")
     with (
         pytest.raises(ConfigurationError, match=r"cannot be read .*: move it away") as told,
         journal.opened(tmp_path),

@@ -19,9 +19,9 @@ from tests.served import Served
 
 DRAIN_SECONDS = 300
 STEPS = [
-    *(("journal", when, number) for when in ("before", "after") for number in (1, 2, 3, 4)),
-    *((point, "before", 1) for point in ("heartbeat", "claim", "prepare", "submit", "report")),
-    *((point, "after", 1) for point in ("heartbeat", "claim", "prepare", "submit", "report")),
+    *(("journal", when, number) for when in ("before", "after") for number in (1, 2)),
+    *((point, "before", 1) for point in ("heartbeat", "intent", "claim", "prepare", "submit", "report", "closing")),
+    *((point, "after", 1) for point in ("heartbeat", "intent", "claim", "prepare", "submit", "report", "closing")),
     *(("command", when, number) for when in ("before", "after") for number in (1, 2)),
 ]  # fmt: skip
 RANDOM_KILLS = {"slurm": 50, "sge": 20, "condor": 20}  # what is killed is the same agent; half a minute for 50

@@ -129,9 +129,7 @@ def test_configuration(tmp_path_factory: pytest.TempPathFactory, data: bytes) ->
 
 
 HELD = ["6b04cc916a00b242cb9c95ef", 1, [[1, "7"], [2, "7", 1, 0.5, False, None, "why", False, True]]]
-JOURNAL = json.dumps(
-    {"claim": {"request_id": "a", "limit": 5}, "folders": {"6b04cc916a00b242cb9c95ef": "/w"}, "held": [HELD]}
-)
+JOURNAL = json.dumps({"folders": {"6b04cc916a00b242cb9c95ef": "/w"}, "held": [HELD]})
 
 
 @FUZZ
