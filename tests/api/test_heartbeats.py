@@ -10,6 +10,7 @@ from DmpWorkflow.core.database.reporting import StatusReport, apply_report
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound
+from tests.api.conftest import Pass
 
 BEAT = {"agent": "a", "hostname": "wn1", "version": "3"}
 
@@ -32,12 +33,38 @@ def test_an_agent_is_told_what_to_do_with_each_that_it_holds(database: Database)
     }
     assert database.agents.distinct("holds") == [7]
     assert _told(database, "CNAF", [Held(job, 1, [1])]) == [(Answer.UNKNOWN, job, 1, 1)]
-    assert _told(database, "local", []) == []
+    assert _told(database, "local", []) == _told(database, "local", [Held(job, 1, [])]) == []
 
 
 def _told(database: Database, site: str, holds: list[Held]) -> list[tuple[Answer, ObjectId, int, int]]:
     answers = heartbeats.agent_beat(database, BEAT, site, holds)
     return [(answer, held.job, held.attempt, number) for answer, held in answers for number in held.instances]
+
+
+def test_numbers_far_apart_are_answered_as_those_in_a_row(database: Database) -> None:
+    """They are asked for by spans, if those are few."""
+    job = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
+    creation.create_instances(database, job, 1000)
+    claims.claim(database, claims.ClaimRequest("local", "a", "r1", 1000, timedelta(minutes=5)))
+    for step in (1, 3, 100):
+        numbers = list(range(1, 1002, step))
+        told = _told(database, "local", [Held(job, 1, numbers)])
+        unknown = [(Answer.UNKNOWN, job, 1, 1001)] if 1001 in numbers else []
+        assert told == [(Answer.ADOPT, job, 1, number) for number in numbers if number <= 1000] + unknown
+
+
+def test_a_contact_is_noted_some_times_before_silence_counts(database: Database, wait: Pass) -> None:
+    """Each is a write for each instance that is held, and agents beat often."""
+    job = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
+    creation.create_instances(database, job, 1)
+    claims.claim(database, claims.ClaimRequest("local", "a", "r1", 1, timedelta(minutes=5)))
+    apply_report(database, StatusReport(job, 1, Report(MajorStatus.SUBMITTED, 1, 0)))
+    noted = []
+    for _ in range(60):
+        wait(timedelta(minutes=1))
+        heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], timedelta(hours=1))
+        noted.append((database.instances.find_one({"job": job}) or {})["last_contact"])
+    assert len(set(noted)) == 11  # of the report, and of ten beats
 
 
 def test_an_agent_that_cannot_ask_its_batch_system_still_holds_what_it_held(database: Database) -> None:

@@ -73,11 +73,11 @@ def agent_beat(
         {"site": site, "agent": beat["agent"]}, {"$set": told | {"last_beat": now}}, upsert=True
     )
     _remember(database, told, site, now)
-    attempts = sorted({held.attempt for held in holds or ()})
+    held_now = [held for held in holds or () if held.instances]
     return [
         answer
-        for attempt in attempts
-        for answer in _answers(database, site, attempt, _numbers(holds or (), attempt), now, stalled_after / NOTED)
+        for attempt in sorted({held.attempt for held in held_now})
+        for answer in _answers(database, site, attempt, _numbers(held_now, attempt), now, stalled_after / NOTED)
     ]
 
 
@@ -117,9 +117,7 @@ def _answers(
 
 def _spans(numbers: set[int]) -> list[Document]:
     """Return filters for numbers, by spans if they are few: those are found a fifth quicker."""
-    if numbers and max(numbers) - min(numbers) < len(
-        numbers
-    ):  # as most are; below, numbers in a row keep their distance
+    if max(numbers) - min(numbers) < len(numbers):  # as most are; below, numbers in a row keep their distance
         return [{"$gte": min(numbers), "$lte": max(numbers)}]
     runs = [
         [number for _, number in run]
