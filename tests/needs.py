@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,9 +23,16 @@ def _missing(message: str) -> NoReturn:
     pytest.skip(message)
 
 
-def faketime(shift: str) -> dict[str, str]:
-    """Return the environment in which clocks are wrong by ``shift`` ("+1h"); skips or fails as ``need`` does."""
+@contextmanager
+def faketime(shift: str) -> Iterator[dict[str, str]]:
+    """Give the environment in which clocks are wrong by ``shift`` ("+1h"); skips or fails as ``need`` does."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     if library is None:
         _missing("libfaketime is not installed (Debian: apt install libfaketime)")
-    return {"LD_PRELOAD": str(library), "FAKETIME": shift}
+    wrong = {"LD_PRELOAD": str(library), "FAKETIME": shift}
+    # The first process of a family has memory that all share, and takes it away as it ends: so this one ends last.
+    first = ["sh", "-c", 'echo "$FAKETIME_SHARED"; read line']
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(first, env=os.environ | wrong, **pipes) as holder:
+        assert holder.stdout is not None
+        yield wrong | {"FAKETIME_SHARED": holder.stdout.readline().strip()}

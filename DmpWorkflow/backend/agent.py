@@ -92,10 +92,10 @@ def run_cycle(
     """Run one cycle. Raises Unavailable if server or batch system do not answer, Conflict beside another agent."""
     if not settings.site.workdir:
         raise ConfigurationError("[site] workdir is not set: the agent keeps work folders and its journal there")
-    with opened(agent_folder(Path(settings.site.workdir), settings.site.name, settings.site.agent)) as journal:
+    folder = agent_folder(Path(settings.site.workdir), settings.site.name, settings.site.agent)
+    with _without_collector(), opened(folder) as journal:
         try:
-            with _without_collector():
-                return Cycle(settings, client, backend, journal, python).run(limits)
+            return Cycle(settings, client, backend, journal, python).run(limits)
         except OSError as error:
             place = error.filename or settings.site.workdir
             raise Unavailable(f"{place}: {error.strerror}: check [site] workdir and its disk") from error
@@ -257,8 +257,8 @@ class Cycle:
         for key, job in jobs.items():
             held = self.journal.held[key]
             stands = job.status in STANDING
-            if stands != held.stands:
-                held.stands, held.held_since = stands, time.time() if stands else None
+            if stands != (held.held_since is not None):
+                held.held_since = round(time.time()) if stands else None
                 changed.append(job)
         if changed:
             with self._telling():

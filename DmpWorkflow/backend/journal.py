@@ -21,35 +21,26 @@ JOURNAL, CLAIM = "journal.json", "claim.json"
 class Held:
     """An attempt that is in the batch system, or was.
 
-    ``missing`` counts the queries that did not find it, since ``missing_since``; ``stands`` is True while it is
-    suspended, since ``held_since`` for ``reason``; ``killed`` when a person wants its end, ``over`` when the server
-    knows its end. Times are Unix times.
+    It is suspended since ``held_since`` (None: it is not) for ``reason``; ``missing`` counts the queries that did not
+    find it, since ``missing_since``; ``killed`` when a person wants its end, ``over`` when the server knows its end.
+    Times are Unix times.
     """
 
     key: AttemptKey
     batch_id: str
-    missing: int = 0
-    missing_since: float | None = None
-    stands: bool = False
     held_since: float | None = None
     reason: str = ""
+    missing: int = 0
+    missing_since: float | None = None
     killed: bool = False
     over: bool = False
 
     def row(self) -> list[object]:
-        """Return what the journal keeps: most have a number and a batch id, and nothing else to tell."""
-        row: list[object] = [self.key.instance_id, self.batch_id]
-        if self.missing or self.stands or self.reason or self.killed or self.over:
-            row += [
-                self.missing,
-                self.missing_since,
-                self.stands,
-                self.held_since,
-                self.reason,
-                self.killed,
-                self.over,
-            ]
-        return row
+        """Return what the journal keeps, up to the last that there is to tell: of most no more than two values."""
+        told = [self.held_since, self.reason, self.missing, self.missing_since, self.killed, self.over]
+        while told and not told[-1]:
+            told.pop()
+        return [self.key.instance_id, self.batch_id, *told]
 
 
 @dataclass

@@ -158,13 +158,14 @@ def test_a_site_whose_clock_is_wrong_works_like_any_other(
     served: Served, site: Site, monkeypatch: pytest.MonkeyPatch, shift: str
 ) -> None:
     """The worker nodes' clocks, and the agent's, differ from the server's by more than a lease of its work."""
-    for name, value in faketime(shift).items():
-        monkeypatch.setenv(name, value)
     before = clock.now()
     job = site.submit(4, script=f"echo $(date +%s) > {site.folder}/$DWF_INSTANCE_ID")
-    for _ in range(2):
-        assert site.start_agent().wait(SECONDS) == 0
-    site.wait(lambda: site.counts(job) == {"Done": 4})
+    with faketime(shift) as wrong:
+        for name, value in wrong.items():
+            monkeypatch.setenv(name, value)
+        for _ in range(2):
+            assert site.start_agent().wait(SECONDS) == 0
+        site.wait(lambda: site.counts(job) == {"Done": 4})
     assert site.runs() == Counter({"1": 1, "2": 1, "3": 1, "4": 1})
     after = clock.now()
     for instance in served.database.instances.find():

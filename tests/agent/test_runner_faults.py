@@ -206,10 +206,9 @@ def test_a_daemon_does_not_outlive_its_payload(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shift", ["+1h", "-1h"])
 def test_a_wrong_clock_changes_nothing(tmp_path: Path, shift: str) -> None:
-    wrong = os.environ | faketime(shift)
-    with stand_in() as server:
+    with stand_in() as server, faketime(shift) as wrong:
         run = run_file(tmp_path, server.url, "date +%s; sleep 0.3", interval_seconds=0.05)
-        code, out, _ = run_to_end(tmp_path, run, env=wrong)
+        code, out, _ = run_to_end(tmp_path, run, env=os.environ | wrong)
     now = int(subprocess.run(["date", "+%s"], capture_output=True, check=True, text=True).stdout)
     assert abs(abs(int(out) - now) - 3600) < 1800, "the clock was not wrong"
     assert code == 0
