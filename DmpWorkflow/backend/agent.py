@@ -242,8 +242,9 @@ class Cycle:
         for outbox in outboxes(work_files.outbox_folder(self.settings)) if names else ():
             if outbox.folder.name in names:
                 outbox.discard()
-        if names and not self.journal.claim:  # what an interrupted claim wrote may be in use
-            work_files.discard_scripts(self._scripts, self.journal.held)
+        self.journal.forget_lost()
+        if not self.journal.claim:  # what an interrupted claim wrote may be in use
+            work_files.discard_scripts(self._scripts, self.journal.may_start)
 
     def _cancel(self, jobs: Sequence[BatchJob]) -> None:
         if jobs:
@@ -306,6 +307,7 @@ class Cycle:
         reports = [agent_reports.lost(held, endings.get(held.key), self._output(held.key)) for held in lost]
         self._report(reports + [agent_reports.killed(held.key) for held in killed])
         self.result.lost += len(lost)
+        self.journal.lost |= {held.key: round(now) for held in lost}
         for held in [*lost, *killed]:
             self._drop(held.key)
         if gone:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from DmpWorkflow.utils.files import write_private
 from DmpWorkflow.utils.text import one_line
 
 JOURNAL, CLAIM = "journal.json", "claim.json"
+LOST_KEPT = 24 * 3600  # seconds
 
 
 @dataclass(slots=True)
@@ -55,7 +57,8 @@ class OpenClaim:
 class Journal:
     """The content of an agent's folder; ``save`` after each change that a crash must not lose.
 
-    ``folders`` has by job where its instances write, their work folders by their numbers.
+    ``folders`` has by job where its instances write, their work folders by their numbers. ``lost`` has attempts that
+    were given up, and when: should the batch system remember them after all, they may still run.
     """
 
     folder: Path
@@ -63,6 +66,7 @@ class Journal:
     claim: OpenClaim | None = None
     held: dict[AttemptKey, Held] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
+    lost: dict[AttemptKey, float] = field(default_factory=dict)
     _saved: str = ""
 
     def open_claim(self, limit: int) -> OpenClaim:
@@ -85,10 +89,20 @@ class Journal:
         for (job, _, attempt), held in self.held.items():
             groups.setdefault((job, attempt), []).append(held.row())
         folders = {job: folder for job in {job: None for job, _ in groups} if (folder := self.folders.get(job))}
-        content = json.dumps({"folders": folders, "held": [[*key, rows] for key, rows in groups.items()]})
+        held_rows = [[*key, rows] for key, rows in groups.items()]
+        lost = [[*key, since] for key, since in self.lost.items()]
+        content = json.dumps({"folders": folders, "held": held_rows, "lost": lost})
         if content != self._saved:
             self._write(JOURNAL, content)
             self._saved = content
+
+    def may_start(self, key: AttemptKey) -> bool:
+        """Say whether an attempt is in the batch system, or could be there again."""
+        return key in self.held or key in self.lost
+
+    def forget_lost(self) -> None:
+        """Forget what was given up long ago."""
+        self.lost = {key: since for key, since in self.lost.items() if time.time() - since < LOST_KEPT}
 
     def _write(self, name: str, content: str) -> None:
         try:
@@ -150,6 +164,9 @@ def _fill(journal: Journal, text: str) -> None:
         for number, *values in rows:
             key = AttemptKey(job, number, attempt)
             journal.held[key] = Held(key, *values)
+    for job, number, attempt, since in content["lost"]:
+        _check(job, [number, attempt])
+        journal.lost[AttemptKey(job, number, attempt)] = float(since)
 
 
 def _check(job: str, numbers: list[int]) -> None:

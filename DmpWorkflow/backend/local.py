@@ -120,7 +120,7 @@ class LocalBackend(Backend):
             if not self.spool.knows(name):
                 self.spool.queue(name, record)
         except OSError as error:
-            return Submitted(submission.key, error=f"{self.spool.folder}: {error.strerror}")
+            return Submitted(submission.key, later=f"{self.spool.folder}: {error.strerror}")
         return Submitted(submission.key, batch_id=name)
 
     def _start_workers(self) -> None:

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, Self, TypeVar
 
 from DmpWorkflow.utils.errors import InvalidInput
-from DmpWorkflow.utils.files import write_quickly
+from DmpWorkflow.utils.files import write_private
 
 Part = TypeVar("Part")
 
@@ -130,7 +130,7 @@ class RunFile:
         common = {name: value for name, value in vars(group[0]).items() if name not in OWN}
         lines = [json.dumps(common, default=vars)]
         lines += [json.dumps({name: getattr(run, name) for name in OWN}) for run in group]
-        write_quickly(path, "".join(f"{line}\n" for line in lines).encode())
+        write_private(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _build(kind: type[Part], content: object, place: str) -> Part:

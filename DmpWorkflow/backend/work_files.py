@@ -4,9 +4,9 @@ import errno
 import os
 import shlex
 import shutil
-import stat
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,20 @@ from DmpWorkflow.core.batch_needs import BatchNeeds, apply_overrides
 from DmpWorkflow.core.random_seed import random_seed
 from DmpWorkflow.core.work_folder import job_folder, number_as_path
 from DmpWorkflow.utils.errors import DmpWorkflowError, InvalidInput, Unavailable
-from DmpWorkflow.utils.files import write_quickly
+from DmpWorkflow.utils.files import write_private
 
 WRAPPER = """\
 #!/bin/bash
 # Runs an attempt of those that were claimed together, its argument says which; written by the agent.
-umask 077
 folders=(
 {folders}
 )
 folder=${{folders[$1 - 1]}}
+usual=$(umask)
+umask 077
 # On a full disk the payload runs nevertheless: its work is worth more than its output.
 mkdir -p "$folder" && cd "$folder" && exec >>{log} 2>&1
+umask "$usual" # for what the payload makes
 exec {python} -m DmpWorkflow.backend.runner {run_file} "$1" </dev/null
 """
 LOG = "output.log"
@@ -104,15 +106,14 @@ def _write(script: Path, runs: Sequence[RunFile], folders: Sequence[Path], pytho
         python=python,
         run_file=shlex.quote(str(run_file)),
     )
-    write_quickly(script, text.encode(), 0o700)
+    write_private(script, text.encode(), 0o700)
 
 
-def discard_scripts(scripts: Path, needed: Container[AttemptKey]) -> None:
-    """Remove the scripts none of whose attempts is needed any more: tokens lie beside them."""
-    for script in scripts.glob(f"*{SCRIPT}"):
-        if not any(key in needed for key in members(script.stem)):
-            script.with_suffix(RUN_FILE).unlink(missing_ok=True)
-            script.unlink(missing_ok=True)
+def discard_scripts(scripts: Path, is_needed: Callable[[AttemptKey], bool]) -> None:
+    """Remove what was written for attempts none of which is needed any more: there are tokens in it."""
+    for path in scripts.iterdir() if scripts.is_dir() else ():
+        if not any(map(is_needed, members(path.stem))):
+            path.unlink(missing_ok=True)
 
 
 def site_needs(settings: Settings) -> BatchNeeds:
@@ -162,11 +163,12 @@ def _cleared(folder: Path) -> Path:
     Raises InvalidInput for a name that no disk will ever hold, Unavailable if the remains cannot be removed.
     """
     try:
-        if stat.S_ISLNK(os.lstat(folder).st_mode):
+        if folder.is_symlink():
             raise DmpWorkflowError(f"work folder {folder} is a symbolic link: remove it")
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
+        with suppress(FileNotFoundError):  # there is none, or somebody else removes what is in it, too
+            shutil.rmtree(folder)
+        if os.path.lexists(folder):
+            shutil.rmtree(folder)
     except OSError as error:
         if error.errno in FOR_EVER:
             raise InvalidInput(f"work folder {str(folder)[:300]}: {error.strerror}: choose a shorter name") from error

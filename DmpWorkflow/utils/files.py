@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_private(target: Path, content: bytes) -> None:
-    """Put a file in its place, atomically, such that only its owner may read it (mode 0600).
+def write_private(target: Path, content: bytes, mode: int = 0o600) -> None:
+    """Put a file in its place, atomically, such that only its owner may read it, or run it with mode 0700.
 
     It survives a crash of the machine, which costs two waits for the disk.
     """
     with private_file(target) as stream:
+        os.fchmod(stream.fileno(), mode)
         stream.write(content)
 
 
@@ -31,13 +32,6 @@ def private_file(target: Path) -> Iterator[BinaryIO]:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
-
-
-def write_quickly(target: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file that no one reads before this returns and that nobody needs after a crash of the machine."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with os.fdopen(os.open(target, flags, mode), "wb") as stream:
-        stream.write(content)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -115,10 +116,13 @@ def test_scripts_are_kept_as_long_as_one_attempt_needs_them(site: Site, tmp_path
 
 
 def test_what_an_earlier_attempt_left_in_the_work_folder_is_removed(site: Site) -> None:
-    job = site.submit(1, script="echo attempt $DWF_ATTEMPT")
+    job = site.submit(1, script="echo attempt $DWF_ATTEMPT, umask $(umask)")
     site.run_all(job)
     folder = Path(site.settings.site.workdir) / job["title"] / "User" / "01"
-    assert "attempt 1" in (folder / "output.log").read_text()
+    usual = os.umask(0o077)
+    os.umask(usual)
+    assert f"attempt 1, umask {usual:04o}" in (folder / "output.log").read_text()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "output.log")] == [0o700, 0o600]
     (folder / "core.17").touch()
     site.people.roll_back(job["slug"], instances=[1])
     site.run_all(job)
@@ -126,7 +130,7 @@ def test_what_an_earlier_attempt_left_in_the_work_folder_is_removed(site: Site) 
     assert [path.name for path in folder.iterdir()] == ["output.log"]
 
 
-def test_what_vanished_is_concluded_after_a_second_look(site: Site) -> None:
+def test_what_vanished_is_concluded_after_a_second_look(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     job = site.submit(1, script="sleep 1000")
     site.cycle()
     site.wait(lambda: site.counts(job) == {"Running": 1} and bool(site.runs()))
@@ -137,6 +141,12 @@ def test_what_vanished_is_concluded_after_a_second_look(site: Site) -> None:
     shown = site.people.instance(job["slug"], 1)
     assert (shown["status"], shown["minor_status"]) == ("Failed", "BatchJobVanished")
     assert list(outbox_folder(site.settings).iterdir()) == []
+    scripts = journal.agent_folder(Path(site.settings.site.workdir), "local") / "scripts"
+    site.cycle()
+    assert len(list(scripts.iterdir())) == 2  # the batch system could remember the job after all
+    monkeypatch.setattr(journal, "LOST_KEPT", 0)
+    site.cycle()
+    assert list(scripts.iterdir()) == []
 
 
 def test_a_runner_that_is_killed_alone_leaves_no_daemon_behind(site: Site, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_keys_of_a_hostile_server_become_no_names_of_files(
     assert made == ["work"]
 
 
-HELD = '{{"folders": {{}}, "held": [["{job}", {attempt}, [[{number}, "17"]]]]}}'
+HELD = '{{"folders": {{}}, "held": [["{job}", {attempt}, [[{number}, "17"]]]], "lost": []}}'
 BAD = [
     HELD.format(job="../x", attempt=1, number=1), HELD.format(job=JOB, attempt=1, number=-1),
     HELD.format(job=JOB, attempt=1, number='"../x"'), HELD.format(job=JOB, attempt=10**18, number=1),

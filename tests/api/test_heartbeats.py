@@ -46,7 +46,7 @@ def test_numbers_far_apart_are_answered_as_those_in_a_row(database: Database) ->
     job = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
     creation.create_instances(database, job, 1000)
     claims.claim(database, claims.ClaimRequest("local", "a", "r1", 1000, timedelta(minutes=5)))
-    for step in (1, 3, 100):
+    for step in (1, 2, 3, 100):
         numbers = list(range(1, 1002, step))
         told = _told(database, "local", [Held(job, 1, numbers)])
         unknown = [(Answer.UNKNOWN, job, 1, 1001)] if 1001 in numbers else []

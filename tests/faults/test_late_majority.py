@@ -18,7 +18,7 @@ from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal
 from DmpWorkflow.core.database.reporting import StatusReport, apply_report
 from DmpWorkflow.core.lifecycle import MajorStatus
-from DmpWorkflow.core.reports import Outcome, Report
+from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from tests.faults.replica_set import ReplicaSet
 
 SECONDS = 60.0
@@ -31,8 +31,10 @@ class Waiting(CommandListener):
 
     def __init__(self) -> None:
         self.asked = threading.Event()
+        self.commands: list[str] = []
 
     def started(self, event: CommandStartedEvent) -> None:
+        self.commands.append(event.command_name)
         if event.command_name in WITHOUT_READS:
             self.asked.set()
 
@@ -110,3 +112,14 @@ def test_a_claim_that_cannot_be_seen_yet_counts(
     finally:
         for member in others:
             member.thaw()
+
+
+def test_a_refusal_is_committed_before_it_is_told(database: Database, waiting: Waiting) -> None:
+    """Only a commit asks the majority; a primary that is none any more, and does not know it, fails there."""
+    job = jobs.submit(database, jobs.NewJob(title="old", type="User", site="local", body="<Jobs/>"))
+    creation.create_instances(database, job["_id"], 1)
+    for ask in (first_report, site_of_payload):
+        waiting.commands.clear()
+        with pytest.raises(StaleAttempt):
+            ask(database, job)
+        assert waiting.commands[-2:] == ["find", "commitTransaction"]

@@ -129,7 +129,9 @@ def test_configuration(tmp_path_factory: pytest.TempPathFactory, data: bytes) ->
 
 
 HELD = ["6b04cc916a00b242cb9c95ef", 1, [[1, "7"], [2, "7", 0.5, "why", 1, 0.5, False, True]]]
-JOURNAL = json.dumps({"folders": {"6b04cc916a00b242cb9c95ef": "/w"}, "held": [HELD]})
+JOURNAL = json.dumps(
+    {"folders": {"6b04cc916a00b242cb9c95ef": "/w"}, "held": [HELD], "lost": [["6b04cc916a00b242cb9c95ef", 3, 1, 5]]}
+)
 
 
 @FUZZ

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -14,7 +14,7 @@ from pymongo.write_concern import WriteConcern
 
 from DmpWorkflow.core.database import schema
 from DmpWorkflow.core.database.documents import DOCUMENTS
-from DmpWorkflow.utils.errors import ConfigurationError, Unavailable
+from DmpWorkflow.utils.errors import ConfigurationError, DmpWorkflowError, Unavailable
 
 Document = dict[str, Any]
 Result = TypeVar("Result")
@@ -127,9 +127,20 @@ class Database:
         """Return what ``read`` finds, once a majority has it: for what is refused for good.
 
         A new primary answers other reads with what the majority had some moments ago, older than what the one before
-        it had confirmed already.
+        it had confirmed already; and an old one may not know yet that it is none. What ``read`` raises is confirmed
+        as well, since only a commit asks the majority.
         """
-        return self.transaction(read)
+
+        def outcome(session: ClientSession) -> tuple[Result | None, DmpWorkflowError | None]:
+            try:
+                return read(session), None
+            except DmpWorkflowError as error:
+                return None, error
+
+        result, refusal = self.transaction(outcome)
+        if refusal is not None:
+            raise refusal
+        return cast("Result", result)
 
     def close(self) -> None:
         """Close the connections."""

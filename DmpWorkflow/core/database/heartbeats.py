@@ -98,8 +98,7 @@ def _answers(
     note_after: timedelta,
 ) -> list[tuple[Answer, Held]]:
     """Answer for what is held with this number of attempt; the database counts those that only have to go on."""
-    spans = [{"job": job, "instanceId": span} for job, ids in numbers.items() for span in _spans(ids)]
-    held: Document = {"$or": spans, "site": site}
+    held: Document = {"$or": _filters(numbers), "site": site}
     found = _state(database, held, attempt, now - note_after)
     if found["stale"]:
         alive = {"attempt": attempt, "handed_out": True, "status": {"$in": ACTIVE_WORDS}}
@@ -115,16 +114,21 @@ def _answers(
     return [(answer, Held(job, attempt, sorted(ids))) for (answer, job), ids in answers.items()]
 
 
+def _filters(numbers: dict[ObjectId, set[int]]) -> list[Document]:
+    """Return what finds these instances: by spans of numbers if they are few, since that is a fifth quicker."""
+    spans = [{"job": job, "instanceId": span} for job, ids in numbers.items() for span in _spans(ids)]
+    if len(spans) <= max(MOST_SPANS, len(numbers)):
+        return spans
+    return [{"job": job, "instanceId": {"$in": list(ids)}} for job, ids in numbers.items()]
+
+
 def _spans(numbers: set[int]) -> list[Document]:
-    """Return filters for numbers, by spans if they are few: those are found a fifth quicker."""
     if max(numbers) - min(numbers) < len(numbers):  # as most are; below, numbers in a row keep their distance
         return [{"$gte": min(numbers), "$lte": max(numbers)}]
     runs = [
         [number for _, number in run]
         for _, run in itertools.groupby(enumerate(sorted(numbers)), key=lambda item: item[1] - item[0])
     ]
-    if len(runs) > MOST_SPANS:
-        return [{"$in": list(numbers)}]
     return [{"$gte": run[0], "$lte": run[-1]} for run in runs]
 
 
