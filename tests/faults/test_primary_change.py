@@ -215,6 +215,8 @@ def test_a_server_that_is_started_waits_for_a_primary(installation: Installation
     for member in members[:2]:
         member.kill()
     try:
+        while installation.replicas.primary():  # the last member may have been it, and be so for a moment
+            time.sleep(PAUSE)
         server.start()
         installation.wait_for_words(server.log, "trying again")
     finally:
