@@ -401,9 +401,13 @@ class Cycle:
             failed |= prepared.failed
             for warning in prepared.warnings:
                 log.warning("%s: %s", definition["title"], warning)
-        later = [Submitted(key, later=str(error)) for key, error in failed.items() if isinstance(error, Unavailable)]
-        waiting = {result.key for result in later}
-        refused = [agent_reports.refused(key, str(error)) for key, error in failed.items() if key not in waiting]
+        refused: list[Json] = []
+        later: list[Submitted] = []
+        for key, reason in failed.items():
+            if isinstance(reason, Unavailable):
+                later.append(Submitted(key, later=str(reason)))
+            else:
+                refused.append(agent_reports.refused(key, str(reason)))
         return submissions, refused, later
 
     def _report(self, reports: Sequence[Json]) -> None:

@@ -165,7 +165,9 @@ def found_elements(
 ) -> Iterator[BatchJob]:
     """Yield what the queue tells of these elements of one of our arrays; ``array`` and the index are a batch id."""
     members = batch_names.members(name)
-    status, detail = _known(array, status, word, detail) if members else (MajorStatus.UNKNOWN, "")
+    if not members:
+        return
+    status, detail = _known(array, status, word, detail)
     for index in indices:
         if 0 < index <= len(members):
             yield BatchJob(members[index - 1], f"{array}{index}", status, detail, held)

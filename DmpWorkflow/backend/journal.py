@@ -88,7 +88,7 @@ class Journal:
         groups: dict[tuple[str, int], list[list[object]]] = {}
         for (job, _, attempt), held in self.held.items():
             groups.setdefault((job, attempt), []).append(held.row())
-        folders = {job: folder for job in {job: None for job, _ in groups} if (folder := self.folders.get(job))}
+        folders = {job: self.folders[job] for job, _ in groups if job in self.folders}
         held_rows = [[*key, rows] for key, rows in groups.items()]
         lost = [[*key, since] for key, since in self.lost.items()]
         content = json.dumps({"folders": folders, "held": held_rows, "lost": lost})

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -131,16 +131,16 @@ class Database:
         as well, since only a commit asks the majority.
         """
 
-        def outcome(session: ClientSession) -> tuple[Result | None, DmpWorkflowError | None]:
+        def outcome(session: ClientSession) -> Result | DmpWorkflowError:
             try:
-                return read(session), None
+                return read(session)
             except DmpWorkflowError as error:
-                return None, error
+                return error
 
-        result, refusal = self.transaction(outcome)
-        if refusal is not None:
-            raise refusal
-        return cast("Result", result)
+        found = self.transaction(outcome)
+        if isinstance(found, DmpWorkflowError):
+            raise found
+        return found
 
     def close(self) -> None:
         """Close the connections."""

@@ -67,8 +67,8 @@ def agent_beat(
     ``stalled_after`` is how long an instance may be silent.
     """
     now = clock.now()
-    # This waits for a majority, so that what is read next, of which jobs die, is no older than what others were told.
     told = beat if holds is None else beat | {"holds": sum(len(held.instances) for held in holds)}
+    # This waits for a majority, so that what is read next, of which jobs die, is no older than what others were told.
     database.agents.update_one(
         {"site": site, "agent": beat["agent"]}, {"$set": told | {"last_beat": now}}, upsert=True
     )
