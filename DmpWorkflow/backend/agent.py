@@ -259,7 +259,7 @@ class Cycle:
             held = self.journal.held[key]
             stands = job.status in STANDING
             if stands != (held.held_since is not None):
-                held.held_since = round(time.time()) if stands else None
+                held.held_since = int(time.time()) if stands else None
                 changed.append(job)
         if changed:
             with self._telling():
@@ -307,7 +307,7 @@ class Cycle:
         reports = [agent_reports.lost(held, endings.get(held.key), self._output(held.key)) for held in lost]
         self._report(reports + [agent_reports.killed(held.key) for held in killed])
         self.result.lost += len(lost)
-        self.journal.lost |= {held.key: round(now) for held in lost}
+        self.journal.lost |= {held.key: int(now) for held in lost}
         for held in [*lost, *killed]:
             self._drop(held.key)
         if gone:
