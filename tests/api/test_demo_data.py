@@ -136,14 +136,22 @@ def test_children_wait_for_their_parents(filled: Database) -> None:
     assert waiting
 
 
-def test_the_sites_have_the_troubles_that_people_look_for(filled: Database, now: datetime) -> None:
+def test_a_host_that_fails_all_it_gets_is_the_worst_of_its_site(mongod: EmbeddedMongod, now: datetime) -> None:
+    wednesday = (now - timedelta(days=(now.weekday() - 2) % 7 or 7)).replace(hour=15)  # at weekends people rest
+    fill(Wanted(mongod.uri, "demo_of_wednesday", JOBS, 2 * INSTANCES), wednesday, processes=2)
+    opened = Database(mongod.uri, "demo_of_wednesday")
+    (worst, *_) = activity.hosts(opened, "BARI", wednesday - timedelta(days=1), 10)
+    opened.client.drop_database("demo_of_wednesday")
+    opened.close()
+    assert worst["hostname"].startswith("wn013") and worst["failed"] > 2 and worst["rate"] > 0.5
+
+
+def test_the_sites_have_the_troubles_that_people_look_for(filled: Database) -> None:
     health = {one.site: one for one in site_health.of_sites(filled, NAMES)}
     assert health["PMO"].light is Light.RED and "silent for" in health["PMO"].reason
     assert health["GENEVA"].light is Light.RED and "squeue: no answer" in health["GENEVA"].reason
     assert filled.beats.find_one({"site": "GENEVA", "problem": {"$regex": "^squeue"}})
     assert health["PERUGIA"].light is Light.GREEN
-    (worst, *_) = activity.hosts(filled, "BARI", now - timedelta(days=1), 10)
-    assert worst["hostname"].startswith("wn013") and worst["rate"] > 0.5
     one_of_all = {"status": "Failed", "log": {"$exists": True}, "last_line": {"$exists": True}}
     assert filled.instances.find_one(one_of_all)
     assert filled.instances.find_one({"attempts.0": {"$exists": True}, "status": "Done"})
