@@ -166,9 +166,9 @@ def _claim_bare(database: Database, limit: int) -> None:
     request = uuid.uuid4().hex
     query = {"site": SITE, "claimable": True}
     ids = [found["_id"] for found in database.instances.find(query, {"_id": 1}, sort=claims.ORDER, limit=limit)]
-    lease = {"claimable": False, "claim": {"request": request, "expires": clock.now() + LEASE}}
+    lease = {"claimable": False, "claim": {"request": request}, "waits_until": clock.now() + LEASE}
     database.instances.update_many({"_id": {"$in": ids}, "claimable": True}, {"$set": lease, "$inc": {"attempt": 1}})
-    list(database.instances.find({"claim.request": request}))
+    list(database.instances.find({"_id": {"$in": ids}, "claim.request": request}))
 
 
 def measure_pages(bench: Bench) -> None:

@@ -87,11 +87,11 @@ def test_many_wrong_jobs_are_not_all_named(database: Database) -> None:
 def test_an_action_keeps_its_last_result(database: Database) -> None:
     assert [row["started"] for row in maintenance.rows(database)] == [None] * len(maintenance.ACTIONS)
     job = make_job(database, "sim", 2)
-    expired = {"claimable": False, "claim": {"request": "r", "agent": "a", "expires": clock.now()}}
+    expired = {"claimable": False, "claim": {"request": "r", "agent": "a"}, "waits_until": clock.now()}
     database.instances.update_one({"job": job, "instanceId": 1}, {"$set": expired})
     done = maintenance.run(database, "return-expired-leases", "anna")
     assert (done["result"], done["by"]) == ("1 instance returned", "anna")
-    assert claims.return_expired(database) == 0
+    assert claims.end_waits(database) == 0
     assert done in maintenance.rows(database)
     again = maintenance.run(database, "return-expired-leases", "bert")
     assert (again["result"], again["by"]) == ("0 instances returned", "bert")
@@ -102,7 +102,7 @@ def test_an_action_keeps_its_last_result(database: Database) -> None:
 
 def test_an_action_that_fails_says_so(database: Database) -> None:
     with (
-        patch.object(claims, "return_expired", side_effect=PyMongoError("connection lost\nmore")),
+        patch.object(claims, "end_waits", side_effect=PyMongoError("connection lost\nmore")),
         pytest.raises(PyMongoError),
     ):
         maintenance.run(database, "return-expired-leases", "anna")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from bson import json_util
+from bson import ObjectId, json_util
 from pymongo.read_concern import ReadConcern
 
-from DmpWorkflow.core.database import claims, clock, credentials, maintenance, migrations, schema
+from DmpWorkflow.core.database import checking, claims, clock, credentials, maintenance, migrations, schema
 from DmpWorkflow.core.database.backup import back_up
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
@@ -24,6 +24,8 @@ from DmpWorkflow.utils.errors import ConfigurationError, Conflict
 from tests.served import serve
 
 RECORDED = sorted((Path(__file__).parents[1] / "data").glob("schema_*.json"))
+FIRST = [path for path in RECORDED if path.stem.startswith("schema_1_")]
+SECOND = next(path for path in RECORDED if path.stem == "schema_2")
 PAGES = ("/", "/jobs/", "/sites/", "/sites/local", "/catalogue/", "/admin/")
 PAGES_OF_JOB = ("", "?status=Failed", "/2", "/failures", "/job.xml")
 names = iter(range(1000))
@@ -45,19 +47,18 @@ def old(mongod: EmbeddedMongod, request: pytest.FixtureRequest) -> Iterator[Data
     opened.close()
 
 
-@pytest.mark.parametrize("old", RECORDED, ids=lambda path: path.stem, indirect=True)
-def test_what_an_earlier_version_stored_is_used_on(old: Database, mongod: EmbeddedMongod, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"schema 1, and this program needs 2: .* dampe-server migrate"):
+@pytest.mark.parametrize("old", FIRST, ids=lambda path: path.stem, indirect=True)
+def test_what_the_first_version_stored_is_used_on(old: Database, mongod: EmbeddedMongod, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"schema 1, and this program needs 3: .* dampe-server migrate"):
         old.prepare()
     said: list[str] = []
-    assert migrations.migrate(old, said.append) == [2]
-    assert said == ["schema 1 becomes 2", "jobs are done", "16 instances are done"]
+    assert migrations.migrate(old, said.append) == [2, 3]
+    assert said == [
+        "schema 1 becomes 2", "jobs are done", "16 instances are done", "schema 2 becomes 3", "16 instances are done"
+    ]  # fmt: skip
     assert migrations.migrate(old) == []
     old.prepare()
-    for document in DOCUMENTS:
-        collection = old.collection(document._meta["collection"]).with_options(read_concern=ReadConcern("local"))
-        for found in collection.find():
-            document._from_son(found).validate()
+    assert_sound(old)
     assert "claimable" not in old.instances.index_information()
     assert "created_at_-1" not in old.files.index_information()
     stored = {found["instanceId"]: found for found in old.instances.find({"status": {"$ne": "New"}})}
@@ -76,21 +77,62 @@ def test_what_an_earlier_version_stored_is_used_on(old: Database, mongod: Embedd
         (1, 1), (3, 1), (4, 2), (7, 1), (8, 1)
     ]  # fmt: skip
     assert maintenance.compare_counts(old) == "the counts of 2 jobs are exact"
-    slug = (old.jobs.find_one({"_id": parent}) or {})["slug"]
-    for server in serve(mongod, tmp_path, "off", name=old.name):
+    assert "error: no such file" in failures_page(old, parent, mongod, tmp_path)
+
+
+@pytest.mark.parametrize("old", [SECOND], ids=["schema_2"], indirect=True)
+def test_what_the_second_version_stored_is_used_on(old: Database, mongod: EmbeddedMongod, tmp_path: Path) -> None:
+    leased = old.instances.find_one({"claim.expires": {"$exists": True}}) or {}
+    assert migrations.migrate(old) == [3]
+    old.prepare()
+    assert_sound(old)
+    assert not old.instances.count_documents(
+        {"$or": [{"claim.expires": {"$ne": None}}, {"not_before": {"$ne": None}}]}
+    )
+    assert {"claims", "leases", "pauses", "silence"}.isdisjoint(old.instances.index_information())
+    waiting = {found["instanceId"]: found for found in old.instances.find({"waits_until": {"$exists": True}})}
+    assert sorted(waiting) == [4, 6, 7]  # 4 and 7 pause before a retry, 6 is leased
+    assert waiting[6]["waits_until"] == leased["claim"]["expires"]
+    repeated = claims.ClaimRequest("local", "agent", "request1", 6, timedelta(minutes=10))
+    assert {found["instanceId"] for found in claims.claim(old, repeated)} == {3, 5, 6}
+    request = claims.ClaimRequest("local", "agent", "request2", 100, timedelta(minutes=10))
+    taken = claims.claim(old, request)  # the pause of 4 is over, that of 7 and the lease are not
+    assert [(found["instanceId"], found["attempt"]) for found in taken] == [(4, 3), (8, 1), (1, 1)]
+    assert maintenance.compare_counts(old) == "the counts of 2 jobs are exact"
+    assert "error: no such file" in failures_page(old, leased["job"], mongod, tmp_path)
+
+
+def assert_sound(database: Database) -> None:
+    """Everything is as this version declares it, and holds what it must."""
+    for document in DOCUMENTS:
+        collection = database.collection(document._meta["collection"]).with_options(read_concern=ReadConcern("local"))
+        for found in collection.find():
+            document._from_son(found).validate()
+    assert checking.check(database).holds, checking.check(database).in_words()
+
+
+def failures_page(database: Database, job: ObjectId, mongod: EmbeddedMongod, folder: Path) -> str:
+    """Look at all pages, and return one."""
+    slug = (database.jobs.find_one({"_id": job}) or {})["slug"]
+    text = ""
+    for server in serve(mongod, folder, "off", name=database.name):
         pages = {page: requests.get(server.url + page, timeout=60) for page in PAGES}
         of_job = {page: requests.get(f"{server.url}/jobs/{slug}{page}", timeout=60) for page in PAGES_OF_JOB}
         assert {page: reply.status_code for page, reply in (pages | of_job).items()} == dict.fromkeys(
             PAGES + PAGES_OF_JOB, 200
         )
-        assert "error: no such file" in of_job["/failures"].text
+        text = of_job["/failures"].text
+    return text
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def test_a_migration_that_is_killed_anywhere_is_repeated(old: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("old", "runs"), [(FIRST[0], 8), (SECOND, 6)], ids=["1", "2"], indirect=["old"])
+def test_a_migration_that_is_killed_anywhere_is_repeated(
+    old: Database, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(migrations, "CHUNK", 5)
     steps = 0
 
@@ -116,7 +158,9 @@ def test_a_migration_that_is_killed_anywhere_is_repeated(old: Database, monkeypa
             monkeypatch.setattr(clock, "now", lambda later=later: later)
             continue
         break
-    assert number == 7  # jobs, and sixteen instances by fives
+    assert (
+        number == runs
+    )  # each version begins, jobs, and sixteen instances by fives; one run after the first is short
     old.prepare()
     assert old.instances.count_documents({"last_line": {"$exists": True}}) == 2
 
@@ -136,7 +180,7 @@ def test_of_two_at_once_one_migrates(old: Database) -> None:
         migrations.migrate(old)
     go_on.set()
     first.join(60)
-    assert reached == [2] and migrations.migrate(old) == []
+    assert reached == [2, 3] and migrations.migrate(old) == []
 
 
 def test_a_newer_schema_is_refused(database: Database) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from DmpWorkflow.core.database import claims, clock, heartbeats, reaper, reporting
+from DmpWorkflow.core.database import claims, heartbeats, reaper, reporting
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.heartbeats import Held
 from DmpWorkflow.core.database.killing import kill
@@ -224,13 +224,12 @@ def test_the_reaper_looks_at_the_silent_only(database: Database, wait: Pass) -> 
     assert_looks_at(database, "newly", 0)
     wait(24 * HOUR)
     assert_looks_at(database, "for_good", 10)
-    waiting = {"not_before": {"$lte": clock.now()}, "status": "New"}
-    assert plan(database, database.instances, waiting) == ("pauses", 0, 0)
-    assert claims.end_pauses(database) == 0
+    assert plan(database, database.instances, claims._over()) == ("waits", 0, 0)
+    assert claims.end_waits(database) == 0
 
 
 def assert_looks_at(database: Database, which: str, number: int) -> None:
     (silent, _) = reaper._silent(database, Patience())
     index, keys, documents = plan(database, database.instances, getattr(silent, which), limit=reaper.PART)
-    assert (index, documents) == ("silence", number)
+    assert (index, documents) == ("under_way", number)
     assert keys <= number + 2  # where ranges begin and end

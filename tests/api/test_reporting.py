@@ -121,7 +121,7 @@ def test_a_late_submitted_is_good_until_the_next_claim(database: Database, monke
     claim_all(database)
     later = clock.now() + timedelta(hours=1)
     monkeypatch.setattr(clock, "now", lambda: later)
-    assert claims.return_expired(database) == 2
+    assert claims.end_waits(database) == 2
     apply_report(database, report(job, 1, MajorStatus.SUBMITTED, 0))
     assert claim_all(database, "r2") == [(job, 2)]
     with pytest.raises(StaleAttempt):

@@ -108,7 +108,7 @@ def test_an_order_to_end_is_not_retried(database: Database) -> None:
     apply_report(database, fail(job, 2, "KilledByBatch"))
     assert kill(database, job, [2]) == (1, 0)
     assert instance(database, job, 2)["status"] == "Terminated"
-    assert claims.end_pauses(database) == 0
+    assert claims.end_waits(database) == 0
     assert_counts_are_exact(database, job)
 
 

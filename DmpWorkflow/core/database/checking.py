@@ -36,10 +36,8 @@ class Invariant:
     repair: list[Document] | None = None
 
 
-LEASED = {"claim.expires": {"$exists": True}}
-BLOCKED = [
-    LEASED, {"waiting_for.0": {"$exists": True}}, {"not_before": {"$exists": True, "$ne": None}}, {"paused": True}
-]  # fmt: skip
+WAITS = {"waits_until": {"$exists": True}}
+BLOCKED = [WAITS, {"waiting_for.0": {"$exists": True}}, {"paused": True}]
 RECOMPUTE: list[Document] = [{"$set": {"claimable": children.IS_READY}}]
 
 INVARIANTS: Mapping[str, Invariant] = {
@@ -80,19 +78,23 @@ INVARIANTS: Mapping[str, Invariant] = {
         [{"$set": {"minor_status": "ReasonUnknown"}}],
     ),
     "lease": Invariant(
-        "has a lease only while it is New and handed out",
-        LEASED | {"$or": [{"status": {"$ne": NEW}}, {"handed_out": {"$ne": True}}]},
-        [{"$unset": "claim"}, *RECOMPUTE],
+        "is claimed while it is New only if it is handed out, and for a limited time",
+        {
+            "status": NEW,
+            "claim": {"$exists": True},
+            "$or": [{"waits_until": {"$exists": False}}, {"handed_out": {"$ne": True}}],
+        },
+        [{"$unset": ["claim", "waits_until"]}, *RECOMPUTE],
     ),
     "contact": Invariant(
         "is known to have been heard of, if it is active",
         {"active": True, "last_contact": None},
         [{"$set": {"last_contact": "$last_update"}}],
     ),
-    "pause": Invariant(
-        "waits for a retry only while it is New",
-        {"not_before": {"$exists": True}, "status": {"$ne": NEW}},
-        [{"$unset": "not_before"}],
+    "wait": Invariant(
+        "waits for some time only while it is New",
+        WAITS | {"status": {"$ne": NEW}},
+        [{"$unset": "waits_until"}],
     ),
 }  # fmt: skip
 

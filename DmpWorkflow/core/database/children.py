@@ -13,8 +13,7 @@ IS_READY: Document = {
     "$and": [
         {"$eq": ["$status", str(MajorStatus.NEW)]},
         {"$eq": [{"$ifNull": ["$waiting_for", []]}, []]},
-        {"$not": ["$claim.expires"]},
-        {"$not": ["$not_before"]},
+        {"$not": ["$waits_until"]},
         {"$ne": ["$paused", True]},
     ]
 }

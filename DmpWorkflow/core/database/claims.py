@@ -16,7 +16,7 @@ from DmpWorkflow.utils.errors import Conflict
 
 ROUNDS = 10  # further tries to win candidates where others took the first ones away
 SPREAD = 4  # how much wider those who lost look, so that they do not all meet again
-CLAIMED_FIELDS = {"job": 1, "instanceId": 1, "attempt": 1, "body": 1, "status": 1, "claim": 1}
+CLAIMED_FIELDS = {"job": 1, "instanceId": 1, "attempt": 1, "body": 1, "status": 1, "waits_until": 1}
 KEEP_RECORD = timedelta(days=1)
 ORDER = [("priority", DESCENDING), ("job", ASCENDING), ("instanceId", ASCENDING)]
 
@@ -38,13 +38,12 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
     Repeating a request returns the same set, less what was lost since. The same request id from another site
     or agent raises Conflict.
     """
-    return_expired(database)
-    end_pauses(database)
+    end_waits(database)
     candidates = _candidates(database, request.site, request.limit)
     record, is_new = _record(database, request, candidates)
     if record["expires"] > clock.now():
         _take(database, request, record["expires"], record["candidates"])
-    claimed = _claimed(database, request)
+    claimed = _claimed(database, request, record["candidates"])
     rounds = ROUNDS if is_new else 0  # who repeats a request gets no others than the first time
     while rounds and candidates and len(claimed) < request.limit:
         rounds -= 1
@@ -52,33 +51,27 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
         note = {"$push": {"candidates": {"$each": candidates}}}
         database.claims.update_one({"_id": request.request_id}, note)
         _take(database, request, record["expires"], candidates)
-        claimed = _claimed(database, request)
+        claimed += _claimed(database, request, candidates)
     return claimed
 
 
-def count_expired(database: Database) -> int:
-    """Return how many leases ran out and are not returned yet."""
-    return database.instances.count_documents(_expired())
+def count_over(database: Database) -> int:
+    """Return how many instances are still to be made claimable by ``end_waits``."""
+    return database.instances.count_documents(_over())
 
 
-def _expired() -> Document:
-    return {"claim.expires": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
+def _over() -> Document:
+    return {"waits_until": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
 
 
-def return_expired(database: Database) -> int:
-    """Make instances claimable again whose lease ran out before "Submitted" was reported; return how many.
+def end_waits(database: Database) -> int:
+    """Make instances claimable again whose lease or pause before a retry is over; return how many.
 
-    The attempt stays current until the next claim, so that a late "Submitted" is still good.
+    Of one that was claimed and never reported as submitted the attempt stays current until the next claim, so that a
+    late "Submitted" is still good.
     """
-    back: list[Document] = [{"$unset": "claim"}, {"$set": {"claimable": children.IS_READY}}]
-    return database.instances.update_many(_expired(), back).modified_count
-
-
-def end_pauses(database: Database) -> int:
-    """Make instances claimable again whose pause before a retry is over; return how many."""
-    over = {"not_before": {"$lte": clock.now()}, "status": str(MajorStatus.NEW)}
-    back: list[Document] = [{"$unset": "not_before"}, {"$set": {"claimable": children.IS_READY}}]
-    return database.instances.update_many(over, back).modified_count
+    back: list[Document] = [{"$unset": ["claim", "waits_until"]}, {"$set": {"claimable": children.IS_READY}}]
+    return database.instances.update_many(_over(), back).modified_count
 
 
 def _candidates(database: Database, site: str, limit: int, spread: int = 1) -> list[Document]:
@@ -141,7 +134,8 @@ def _take_groups(
     taken = {
         "claimable": False,
         "handed_out": True,
-        "claim": {"request": request.request_id, "agent": request.agent, "expires": expires},
+        "claim": {"request": request.request_id, "agent": request.agent},
+        "waits_until": expires,
         "last_update": clock.now(),
     }
     forgotten = dict.fromkeys(("sequence", "runner", "lost", "batchId", "hostname", "quiet", "stalled_since"), "")
@@ -151,6 +145,8 @@ def _take_groups(
     )
 
 
-def _claimed(database: Database, request: ClaimRequest) -> list[Document]:
-    taken = {"claim.request": request.request_id}
-    return list(database.instances.find(taken, CLAIMED_FIELDS, sort=ORDER, batch_size=request.limit))
+def _claimed(database: Database, request: ClaimRequest, candidates: list[Document]) -> list[Document]:
+    """Return those candidates that this request has taken."""
+    ids = [instance for group in candidates for instance in group["ids"]]
+    taken = {"_id": {"$in": ids}, "claim.request": request.request_id}
+    return list(database.instances.find(taken, CLAIMED_FIELDS, sort=ORDER, batch_size=max(1, len(ids))))

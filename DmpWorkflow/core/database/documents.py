@@ -78,7 +78,12 @@ class Job(Document):
 class JobInstance(Document):
     """One instance of a job; ``body`` holds its overrides as JSON text.
 
-    Of one of the original's database, ``taken_over`` is when it was last changed there.
+    While it is New and may not be claimed for some time, ``waits_until`` is the end of that: of the lease if there is
+    a ``claim``, else of the pause before a retry. Of one of the original's database, ``taken_over`` is when it was
+    last changed there.
+
+    Each index costs every report, also one that does not change it: for each index that a transaction may have to
+    change MongoDB reads the description of all of them.
     """
 
     meta: ClassVar[dict[str, Any]] = _meta(
@@ -92,15 +97,12 @@ class JobInstance(Document):
                 "name": "claim_order",
                 "partialFilterExpression": {"claimable": True},
             },
-            {"fields": ["site"], "name": "under_way", "partialFilterExpression": {"active": True}},
             {
-                "fields": ["job", "quiet", "stalled_since", "last_contact"],
-                "name": "silence",
+                "fields": ["site", "job", "quiet", "stalled_since", "last_contact"],
+                "name": "under_way",
                 "partialFilterExpression": {"active": True},
             },
-            {"fields": ["claim.expires"], "name": "leases", "sparse": True},
-            {"fields": ["not_before"], "name": "pauses", "sparse": True},
-            {"fields": ["claim.request"], "name": "claims", "sparse": True},
+            {"fields": ["waits_until"], "name": "waits", "sparse": True},
         ],
     )
     job = ObjectIdField(required=True)
@@ -131,6 +133,7 @@ class JobInstance(Document):
     active = BooleanField()
     waiting_for = ListField(ObjectIdField())
     claim = DictField()
+    waits_until = DateTimeField()
     sequence = LongField()
     runner = StringField()
     started_at = DateTimeField()
@@ -140,7 +143,6 @@ class JobInstance(Document):
     quiet = BooleanField()  # its client tells of changes only, and gives no signs of life
     stalled_since = DateTimeField()
     retried = IntField()  # automatic retries since it was made or rolled back
-    not_before = DateTimeField()
     paused = BooleanField()  # as its job
     taken_over = DateTimeField()
     avoided = IntField()  # times that it was kept from a host

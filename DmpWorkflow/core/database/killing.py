@@ -41,7 +41,7 @@ def _end_waiting(database: Database, job: ObjectId, numbers: Sequence[int], sess
     status = {"status": str(MajorStatus.TERMINATED), "minor_status": KILLED_BY_USER}
     update: Document = {
         "$set": status | {"last_update": now, "claimable": False, "active": False, "lost": False},
-        "$unset": {"claim": "", "not_before": ""},
+        "$unset": {"claim": "", "waits_until": ""},
         "$push": {"status_history": status | {"update": now}},
     }
     waiting = {"job": job, "instanceId": {"$in": list(numbers)}, "status": str(MajorStatus.NEW)}

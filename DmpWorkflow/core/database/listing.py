@@ -1,6 +1,7 @@
 """Jobs and instances as lists and pages show them; read by key, never by skipping."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -13,7 +14,7 @@ from DmpWorkflow.utils.errors import InvalidInput, NotFound
 
 ROW_FIELDS = {
     "instanceId": 1, "status": 1, "minor_status": 1, "attempt": 1, "hostname": 1, "batchId": 1, "last_update": 1,
-    "cpu_peak": 1, "memory_peak": 1, "last_line": 1, "stalled_since": 1, "not_before": 1,
+    "cpu_peak": 1, "memory_peak": 1, "last_line": 1, "stalled_since": 1, "waits_until": 1, "claim.agent": 1,
 }  # fmt: skip
 JOB_FIELDS = {"body": 0, "creations": 0}
 MOST_FOUND = 1_000_000
@@ -67,7 +68,13 @@ def instance_row(instance: Document) -> Document:
         "cpu_peak": instance.get("cpu_peak"),
         "memory_peak": instance.get("memory_peak"),
         "last_line": instance.get("last_line"),
-    } | {name: iso(instance[name]) if instance.get(name) else None for name in ("stalled_since", "not_before")}
+        "stalled_since": _iso(instance.get("stalled_since")),
+        "not_before": None if instance.get("claim") else _iso(instance.get("waits_until")),
+    }
+
+
+def _iso(time: datetime | None) -> str | None:
+    return iso(time) if time else None
 
 
 def instance_detail(database: Database, job: ObjectId, number: int) -> Document:
@@ -153,7 +160,7 @@ def status_of(text: str) -> MajorStatus:
 def tokens(database: Database) -> list[Document]:
     """Return every token, less its secret, by name."""
     rows = [(token, token.get("expires")) for token in credentials.all_tokens(database)]
-    return [_account(token) | {"expires": iso(expires) if expires else None} for token, expires in rows]
+    return [_account(token) | {"expires": _iso(expires)} for token, expires in rows]
 
 
 def people(database: Database) -> list[Document]:
@@ -162,5 +169,5 @@ def people(database: Database) -> list[Document]:
 
 
 def _account(stored: Document) -> Document:
-    times = {field: iso(stored[field]) if stored[field] else None for field in ("created_at", "last_used")}
+    times = {field: _iso(stored[field]) for field in ("created_at", "last_used")}
     return {field: stored[field] for field in ("name", "role", "site")} | times

@@ -88,8 +88,8 @@ def _row(name: str, stored: Document) -> Document:
 
 def _return_expired_leases(database: Database, options: Options) -> str:
     if options.dry_run:
-        return f"{numbered(claims.count_expired(database), 'instance')} would be returned"
-    return f"{numbered(claims.return_expired(database), 'instance')} returned"
+        return f"{numbered(claims.count_over(database), 'instance')} would be returned"
+    return f"{numbered(claims.end_waits(database), 'instance')} returned"
 
 
 def _compare_counts(database: Database, options: Options, repair: bool = False) -> str:

@@ -92,8 +92,7 @@ def reap(database: Database, patience: Patience, dry_run: bool = False) -> Reape
         lost += _lose(database, silent.for_good)
         stalled += _stall(database, silent)
     if not dry_run:
-        claims.return_expired(database)
-        claims.end_pauses(database)
+        claims.end_waits(database)
         creation.complete_abandoned(database)
     return Reaped(stalled, lost)
 
@@ -101,10 +100,11 @@ def reap(database: Database, patience: Patience, dry_run: bool = False) -> Reape
 def _silent(database: Database, patience: Patience) -> Iterator[_Silent]:
     now = clock.now()
     jobs = _active_jobs(database)
-    for job in database.jobs.find({"_id": {"$in": jobs}}, {"lost_after": 1}):
+    for job in database.jobs.find({"_id": {"$in": jobs}}, {"execution_site": 1, "lost_after": 1}):
         for quiet in (False, True):
             stalling, losing = patience.times(quiet, job.get("lost_after"))
-            base = {"job": job["_id"], "active": True, "quiet": True if quiet else None}
+            base = {"site": job["execution_site"], "job": job["_id"], "active": True}
+            base["quiet"] = True if quiet else None
             yield _Silent(base, now - stalling, now - losing)
 
 

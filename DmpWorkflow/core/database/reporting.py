@@ -382,7 +382,7 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
         changes["started_at"] = time
     ended = report.report.status in FINAL
-    gone = ["claim" if ended else "claim.expires", "stalled_since", "not_before"]
+    gone = ["stalled_since", "waits_until"] + (["claim"] if ended else [])
     gone += [] if report.report.attempt is None else ["quiet"]
     update: Document = {"$set": changes, "$unset": dict.fromkeys(gone, "")}
     if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):

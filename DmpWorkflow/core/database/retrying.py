@@ -71,7 +71,7 @@ def _fresh(job: Document, one: Ended) -> Document | None:
 
 
 def _new(job: Document, pause: timedelta) -> Document:
-    return {"not_before": clock.now() + pause, "paused": bool(job.get("paused"))}
+    return {"waits_until": clock.now() + pause, "paused": bool(job.get("paused"))}
 
 
 def _jobs(database: Database, jobs: Iterable[ObjectId], session: ClientSession) -> dict[ObjectId, Document]:

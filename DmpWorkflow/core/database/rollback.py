@@ -24,7 +24,7 @@ KEPT = (
 FORGOTTEN = (
     "batchId", "hostname", "runner", "sequence", "lost", "claim", "kill", "Nevents", "log", "cpu", "memory",
     "cpu_peak", "memory_peak", "cpu_max", "mem_max", "started_at", "last_line", "quiet", "stalled_since",
-    "last_contact", "not_before",
+    "last_contact", "waits_until",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from DmpWorkflow.utils.errors import ConfigurationError
 if TYPE_CHECKING:  # it checks the schema when it opens
     from DmpWorkflow.core.database.connection import Database
 
-VERSION = 2
+VERSION = 3
 BEFORE_VERSIONS = 1  # of a database that was filled before versions were kept
 VERSION_ID = "schema"
 RESTORING_ID = "restoring"

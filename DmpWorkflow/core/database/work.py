@@ -59,7 +59,7 @@ def _unfit(instance: Document, problem: str) -> reporting.StatusReport:
 
 def _travelling(instance: Document, key: str, secret: bytes) -> Document:
     job, number, attempt = str(instance["job"]), instance["instanceId"], instance["attempt"]
-    expires = instance["claim"].get("expires")
+    expires = instance.get("waits_until")
     return {
         "job_id": job,
         "instance_id": number,
