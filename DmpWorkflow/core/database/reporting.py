@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
-from pymongo import UpdateOne
+from pymongo import UpdateMany, UpdateOne
 from pymongo.client_session import ClientSession
 
 from DmpWorkflow.core.batch_id import same_batch_job
 from DmpWorkflow.core.database import (
     activity,
+    alike,
     attempt_numbers,
     black_holes,
     children,
@@ -252,12 +253,14 @@ def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]
     """Write all accepted reports or none; False if an instance changed since it was read."""
     if not accepted:
         return True
-    updates = [UpdateOne(_guard(state), _update(database, report, state)) for report, state in accepted]
+    now = clock.now()
+    updates = [(_guard(state), _update(database, report, state, now)) for report, state in accepted]
+    writes = alike.statements(updates, own="batchId")
     moved = [(report, state) for report, state in accepted if report.report.status != state["status"]]
     if not moved:
-        return database.instances.bulk_write(updates, ordered=False).matched_count == len(updates)
+        return database.instances.bulk_write(writes, ordered=False).matched_count == len(updates)
     try:
-        database.transaction(lambda session: _write_all(database, updates, moved, session))
+        database.transaction(lambda session: _write_all(database, writes, len(updates), moved, session))
     except _ChangedMeanwhileError:
         return False
     return True
@@ -319,11 +322,12 @@ class _ChangedMeanwhileError(Exception):
 
 def _write_all(
     database: Database,
-    updates: Sequence[UpdateOne],
+    writes: Sequence[UpdateOne | UpdateMany],
+    expected: int,
     moved: Sequence[tuple[StatusReport, Document]],
     session: ClientSession,
 ) -> None:
-    if database.instances.bulk_write(updates, ordered=False, session=session).matched_count != len(updates):
+    if database.instances.bulk_write(writes, ordered=False, session=session).matched_count != expected:
         raise _ChangedMeanwhileError
     deltas: defaultdict[ObjectId, Counter[MajorStatus]] = defaultdict(Counter)
     done: defaultdict[ObjectId, list[int]] = defaultdict(list)
@@ -361,11 +365,10 @@ def _guard(state: Document) -> Document:
     return {name: state[name] for name in fields} | {name: state.get(name) for name in optional}
 
 
-def _update(database: Database, report: StatusReport, state: Document) -> Document:
-    time = clock.now()
+def _update(database: Database, report: StatusReport, state: Document, now: datetime) -> Document:
     status, minor = str(report.report.status), report.values.get("minor_status")
-    changes: Document = {"status": status, "last_update": time, "lost": report.lost, "claimable": False}
-    changes |= {} if report.lost else {"last_contact": time}
+    changes: Document = {"status": status, "last_update": now, "lost": report.lost, "claimable": False}
+    changes |= {} if report.lost else {"last_contact": now}
     changes |= {"quiet": True} if report.report.attempt is None else {}
     changes["active"] = report.report.status in ACTIVE
     if report.report.sequence is not None:
@@ -380,13 +383,13 @@ def _update(database: Database, report: StatusReport, state: Document) -> Docume
     if log := report.values.get("log"):
         changes |= {"log": log[-LOG_LIMIT:], "last_line": last_line(log)}
     if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
-        changes["started_at"] = time
+        changes["started_at"] = now
     ended = report.report.status in FINAL
     gone = ["stalled_since", "waits_until"] + (["claim"] if ended else [])
     gone += [] if report.report.attempt is None else ["quiet"]
     update: Document = {"$set": changes, "$unset": dict.fromkeys(gone, "")}
     if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):
-        entry = {"status": status, "minor_status": minor or state["minor_status"], "update": time}
+        entry = {"status": status, "minor_status": minor or state["minor_status"], "update": now}
         update["$push"] = {"status_history": {"$each": [entry], "$slice": -HISTORY_LIMIT}}
     _add_samples(database, report, state, update)
     return update
