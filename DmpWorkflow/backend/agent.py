@@ -32,7 +32,7 @@ CHUNK = 1000  # the most that the server takes in one request
 HOLDS = 50_000  # in one request
 MISSING_BEFORE_LOST = 2  # successful queries that do not find a job, before its history is asked
 MOST_TOLD = 20  # refused reports in the log of one cycle
-STANDING = frozenset({MajorStatus.SUSPENDED, MajorStatus.UNKNOWN})
+STANDING = (MajorStatus.SUSPENDED, MajorStatus.UNKNOWN)  # a set would ask each of many jobs for a hash
 JITTER = 0.1  # share of the pause between cycles, so that agents do not all come at once
 
 Json = dict[str, Any]
@@ -151,9 +151,11 @@ class Cycle:
         """Do all of it, in an order in which each step may fail or be the last."""
         self._deliver_kept_reports()
         with self._telling():
-            jobs = {key: job for key, job in self.backend.query().items() if key.attempt != PROBE_ATTEMPT}
+            jobs = dict(self.backend.query())
+        for probe in [key for key in jobs if key.attempt == PROBE_ATTEMPT]:
+            del jobs[probe]
         self.result.in_system = len(jobs)
-        self.result.pending = sum(job.status is MajorStatus.SUBMITTED for job in jobs.values())
+        self.result.pending = [job.status for job in jobs.values()].count(MajorStatus.SUBMITTED)
         found_more = self._hold(jobs.values())
         answers = self._ask_server()
         self._follow(answers, jobs)

@@ -162,15 +162,18 @@ def found_elements(
     *,
     detail: str = "",
     held: bool = False,
-) -> Iterator[BatchJob]:
-    """Yield what the queue tells of these elements of one of our arrays; ``array`` and the index are a batch id."""
+) -> list[BatchJob]:
+    """Return what the queue tells of these elements of one of our arrays; ``array`` and the index are a batch id."""
     members = batch_names.members(name)
     if not members:
-        return
+        return []
     status, detail = _known(array, status, word, detail)
-    for index in indices:
-        if 0 < index <= len(members):
-            yield BatchJob(members[index - 1], f"{array}{index}", status, detail, held)
+    last = len(members)
+    return [
+        BatchJob(members[index - 1], f"{array}{index}", status, detail, held)
+        for index in indices
+        if 0 < index <= last
+    ]
 
 
 def _known(batch_id: str, status: MajorStatus | None, word: str, detail: str) -> tuple[MajorStatus, str]:
@@ -184,7 +187,7 @@ def by_key(jobs: Iterable[BatchJob | None]) -> dict[AttemptKey, BatchJob]:
     """Return the jobs by their keys; of two of one name, the one that runs."""
     found: dict[AttemptKey, BatchJob] = {}
     for job in jobs:
-        if job is not None and (job.key not in found or job.status is MajorStatus.RUNNING):
+        if job is not None and found.setdefault(job.key, job) is not job and job.status is MajorStatus.RUNNING:
             found[job.key] = job
     return found
 

@@ -171,7 +171,7 @@ def _fill(journal: Journal, text: str) -> None:
 
 def _check(job: str, numbers: list[int]) -> None:
     """Raise ValueError for what names no attempt: it becomes part of names of files."""
-    if any(type(number) is not int for number in numbers):
+    if set(map(type, numbers)) - {int}:
         raise ValueError(f"a number of {job} is none")
     for number in (min(numbers), max(numbers)):
         if AttemptKey.from_name(AttemptKey(job, number, 1).name) is None:
