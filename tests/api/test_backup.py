@@ -35,9 +35,10 @@ from DmpWorkflow.core.database.backup import MomentGone, back_up
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
 from DmpWorkflow.core.database.restore import restore
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.frontend.cli.main import dampe_server

@@ -8,7 +8,8 @@ from bson import ObjectId
 from DmpWorkflow.core.database import black_holes, clock, counts, site_health
 from DmpWorkflow.core.database.black_holes import BlackHole, End
 from DmpWorkflow.core.database.connection import Database
-from DmpWorkflow.core.database.reporting import HostAvoided, Rules, StatusReport, apply_reports
+from DmpWorkflow.core.database.reporting import HostAvoided, Rules, apply_reports
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report
 from DmpWorkflow.utils.errors import DmpWorkflowError

@@ -7,8 +7,8 @@ from bson import ObjectId
 
 from DmpWorkflow.core.database import claims, clock, creation, jobs, reporting
 from DmpWorkflow.core.database.connection import Database
-from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report
 from DmpWorkflow.utils.errors import Conflict

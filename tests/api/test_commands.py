@@ -16,7 +16,8 @@ import pytest
 
 from DmpWorkflow.client import Client
 from DmpWorkflow.core.database import creation, jobs, users
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 from DmpWorkflow.frontend.cli import main

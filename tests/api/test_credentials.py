@@ -12,8 +12,9 @@ from DmpWorkflow.core.database import clock, credentials, logins, users
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.job_changes import remove
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 from DmpWorkflow.utils.errors import InvalidInput

@@ -24,8 +24,9 @@ from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.creation_requests import CreationRequest
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.killing import kill
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 

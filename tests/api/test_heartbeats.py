@@ -6,7 +6,8 @@ from bson import ObjectId
 from DmpWorkflow.core.database import claims, creation, data_catalogue, heartbeats, jobs
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.heartbeats import Answer, Held
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 from DmpWorkflow.utils.errors import Conflict, InvalidInput, NotFound

@@ -11,9 +11,10 @@ import pytest
 import requests
 from bson import ObjectId
 
-from DmpWorkflow.core.database import counts, creation, documents, jobs, reporting, rollback
+from DmpWorkflow.core.database import counts, creation, documents, jobs, rollback
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.resolution import Resolver
+from DmpWorkflow.core.database.status_report import HISTORY_LIMIT, LOG_LIMIT
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
 from DmpWorkflow.core.job_xml import parse_jobs
 from DmpWorkflow.core.lifecycle import MajorStatus
@@ -359,10 +360,10 @@ def test_no_job_becomes_its_own_ancestor(database: Database) -> None:
 def test_the_largest_instance_fits_into_a_document() -> None:
     """MongoDB takes 16 MB; letters take up to 4 bytes."""
     word = 4 * 1024 + 200
-    history = reporting.HISTORY_LIMIT * word
+    history = HISTORY_LIMIT * word
     attempt = history + 4 * rollback.LOG_KEPT + 5 * word
     samples = 2 * 200 * 60
-    largest = (rollback.ATTEMPTS_KEPT + 1) * attempt + 4 * reporting.LOG_LIMIT + samples + 4 * 64 * 1024 + 10 * word
+    largest = (rollback.ATTEMPTS_KEPT + 1) * attempt + 4 * LOG_LIMIT + samples + 4 * 64 * 1024 + 10 * word
     assert largest < 16 * 1024 * 1024
     assert documents.JobInstance is not None
 

@@ -15,8 +15,9 @@ from DmpWorkflow.core.database.backup import back_up
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
 from DmpWorkflow.core.database.restore import restore
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.database.work import claim_work
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report

@@ -21,8 +21,9 @@ from hypothesis.stateful import (
 
 from DmpWorkflow.core.database import children, claims, clock, counts, creation, jobs
 from DmpWorkflow.core.database.connection import Database
-from DmpWorkflow.core.database.reporting import StatusReport, apply_reports
+from DmpWorkflow.core.database.reporting import apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report
 

@@ -6,10 +6,11 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from DmpWorkflow.core.database import claims, clock, counts, creation, jobs, reporting
+from DmpWorkflow.core.database import claims, clock, counts, creation, jobs
 from DmpWorkflow.core.database.connection import Database
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report, apply_reports
+from DmpWorkflow.core.database.reporting import apply_report, apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import HISTORY_LIMIT, LOG_LIMIT, StatusReport
 from DmpWorkflow.core.lifecycle import IllegalTransition, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from DmpWorkflow.core.samples import LIMIT
@@ -195,8 +196,8 @@ def test_samples_history_and_log_stay_bounded(database: Database) -> None:
     assert len(found["cpu"]) <= LIMIT and len(found["memory"]) <= LIMIT
     assert found["cpu"][0]["value"] == 1 and found["cpu"][-1]["value"] == LIMIT + 59
     assert found["memory_peak"] == 500
-    assert len(found["status_history"]) == reporting.HISTORY_LIMIT
-    assert len(found["log"]) == reporting.LOG_LIMIT
+    assert len(found["status_history"]) == HISTORY_LIMIT
+    assert len(found["log"]) == LOG_LIMIT
 
 
 def test_a_final_status_stays(database: Database) -> None:

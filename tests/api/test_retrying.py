@@ -11,8 +11,9 @@ from DmpWorkflow.core.database import claims, counts, creation, job_changes, job
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.job_changes import JobChanges
 from DmpWorkflow.core.database.killing import kill
-from DmpWorkflow.core.database.reporting import HostAvoided, Rules, StatusReport, apply_report, apply_reports
+from DmpWorkflow.core.database.reporting import HostAvoided, Rules, apply_report, apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.database.submission import Submission, Words, submit_xml
 from DmpWorkflow.core.lifecycle import IllegalTransition, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt

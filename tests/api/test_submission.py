@@ -11,7 +11,8 @@ from DmpWorkflow.core.database import credentials, jobs, listing, work
 from DmpWorkflow.core.database.claims import ClaimRequest, claim
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.creation_requests import CreationRequest
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.database.submission import Submission, Words, check_xml, clone, submit_xml
 from DmpWorkflow.core.job_definition import Variable
 from DmpWorkflow.core.job_xml import Problem

@@ -19,8 +19,9 @@ from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.documents import DOCUMENTS
 from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from DmpWorkflow.core.database.reaper import Patience, Reaped, reap
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.database.submission import Words
 from DmpWorkflow.core.database.takeover_report import Report as Told
 from DmpWorkflow.core.database.work import claim_work

@@ -12,8 +12,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from DmpWorkflow.core.database import claims, creation, jobs
 from DmpWorkflow.core.database.connection import Database
-from DmpWorkflow.core.database.reporting import StatusReport, apply_reports
+from DmpWorkflow.core.database.reporting import apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 from tests.needs import need

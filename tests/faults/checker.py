@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from DmpWorkflow.core.database.creation import AWAITING
-from DmpWorkflow.core.database.reporting import HISTORY_LIMIT, LOG_LIMIT
 from DmpWorkflow.core.database.rollback import ATTEMPTS_KEPT
+from DmpWorkflow.core.database.status_report import HISTORY_LIMIT, LOG_LIMIT
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 from DmpWorkflow.core.samples import LIMIT
 from tests.faults.ledger import Attempt, Entry

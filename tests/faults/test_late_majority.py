@@ -16,7 +16,8 @@ from pymongo.write_concern import WriteConcern
 from DmpWorkflow.core.database import attempts, creation, heartbeats, jobs
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.credentials import Principal
-from DmpWorkflow.core.database.reporting import StatusReport, apply_report
+from DmpWorkflow.core.database.reporting import apply_report
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
 from tests.faults.replica_set import ReplicaSet

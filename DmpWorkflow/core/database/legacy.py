@@ -17,7 +17,7 @@ from DmpWorkflow.core.batch_id import normalise_batch_id
 from DmpWorkflow.core.database.connection import Document
 from DmpWorkflow.core.database.creation import AWAITING
 from DmpWorkflow.core.database.jobs import NewJob
-from DmpWorkflow.core.database.reporting import HISTORY_LIMIT, LOG_LIMIT, last_line
+from DmpWorkflow.core.database.status_report import HISTORY_LIMIT, LOG_LIMIT, last_line
 from DmpWorkflow.core.job_definition import JobDefinition
 from DmpWorkflow.core.job_xml import InvalidJobDefinition, parse_jobs, serialise_jobs
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus

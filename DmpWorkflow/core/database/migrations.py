@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 from DmpWorkflow.core.database import clock, schema
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.reporting import LINE_LIMIT
+from DmpWorkflow.core.database.status_report import LINE_LIMIT
 from DmpWorkflow.utils.errors import Conflict
 
 LEASE_ID = "migrating"

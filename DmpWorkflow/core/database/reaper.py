@@ -14,7 +14,8 @@ from pymongo.errors import DuplicateKeyError
 
 from DmpWorkflow.core.database import claims, clock, creation
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.database.reporting import HISTORY_LIMIT, StatusReport, apply_reports
+from DmpWorkflow.core.database.reporting import apply_reports
+from DmpWorkflow.core.database.status_report import HISTORY_LIMIT, StatusReport
 from DmpWorkflow.core.lifecycle import ACTIVE, MajorStatus
 from DmpWorkflow.core.reports import Outcome, Report
 

@@ -2,10 +2,8 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from bson import ObjectId
 from pymongo import UpdateMany, UpdateOne
@@ -15,7 +13,6 @@ from DmpWorkflow.core.batch_id import same_batch_job
 from DmpWorkflow.core.database import (
     activity,
     alike,
-    attempt_numbers,
     black_holes,
     children,
     clock,
@@ -26,25 +23,14 @@ from DmpWorkflow.core.database import (
 )
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.killing import KILLED_BY_USER
-from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
-from DmpWorkflow.core.reports import InstanceState, Outcome, Report, StaleAttempt, decide, is_implicit_claim
-from DmpWorkflow.core.samples import LIMIT, append_thinned
+from DmpWorkflow.core.database.status_report import STATE_FIELDS, Key, StatusReport, guard_of, state_of, update_of
+from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
+from DmpWorkflow.core.reports import Outcome, StaleAttempt, decide
 from DmpWorkflow.utils.errors import AccessDenied, DmpWorkflowError, NotFound, Unavailable
 from DmpWorkflow.utils.patience import growing_pauses
 
-HISTORY_LIMIT = 100  # entries of one attempt
-LINE_LIMIT = 200  # characters of the last line
-LOG_LIMIT = 64 * 1024  # characters; the end of a log is what tells
 TRIES = 10  # a report loses to another one of the same instance only if both come at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds before another try; they grow
-STATE_FIELDS = {
-    "job": 1, "instanceId": 1, "site": 1, "status": 1, "minor_status": 1, "attempt": 1, "handed_out": 1,
-    "retried": 1, "avoided": 1, "stalled_since": 1, "attempts.hostname": 1,
-    "sequence": 1, "runner": 1, "lost": 1, "kill": 1, "batchId": 1, "samples": {"$size": {"$ifNull": ["$cpu", []]}},
-    "hostname": 1, "started_at": 1, "cpu_peak": 1, "memory_peak": 1, "cpu_max": 1, "mem_max": 1, "Nevents": 1,
-}  # fmt: skip
-
-Key = tuple[ObjectId, int]
 
 
 @dataclass(frozen=True)
@@ -60,28 +46,7 @@ class Rules:
 
 
 USUAL = Rules()
-Decision = tuple["StatusReport", Document | None, Outcome | DmpWorkflowError]  # with the state it is based on
-
-
-@dataclass(frozen=True)
-class StatusReport:
-    """A report as it arrives: what to decide on, for which instance, and the ``values`` that come with it.
-
-    ``values`` may hold minor_status, batchId, hostname, Nevents, cpu, memory, cpu_max, mem_max and log.
-    ``lost`` marks a final status that the sender concludes from silence; of one that is concluded from being
-    stalled, ``stalled_since`` says since when, and any contact since then refutes it.
-    """
-
-    job: ObjectId
-    instance: int
-    report: Report
-    values: Mapping[str, Any] = field(default_factory=dict)
-    lost: bool = False
-    stalled_since: datetime | None = None
-
-    @property
-    def key(self) -> Key:
-        return self.job, self.instance
+Decision = tuple[StatusReport, Document | None, Outcome | DmpWorkflowError]  # with the state it is based on
 
 
 def apply_report(database: Database, report: StatusReport) -> Outcome:
@@ -233,20 +198,9 @@ def _decide(state: Document | None, report: StatusReport, site: str | None) -> O
     if report.stalled_since is not None and report.stalled_since != state.get("stalled_since"):
         return Outcome.LATE
     try:
-        return decide(_state(state), report.report)
+        return decide(state_of(state), report.report)
     except DmpWorkflowError as refused:
         return refused
-
-
-def _state(stored: Document) -> InstanceState:
-    return InstanceState(
-        status=MajorStatus(stored["status"]),
-        attempt=stored["attempt"],
-        handed_out=stored["handed_out"],
-        sequence=stored.get("sequence", -1),
-        runner=stored.get("runner"),
-        lost=stored.get("lost", False),
-    )
 
 
 def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]) -> bool:
@@ -254,7 +208,7 @@ def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]
     if not accepted:
         return True
     now = clock.now()
-    updates = [(_guard(state), _update(database, report, state, now)) for report, state in accepted]
+    updates = [(guard_of(state), update_of(database, report, state, now)) for report, state in accepted]
     writes = alike.statements(updates, own="batchId")
     moved = [(report, state) for report, state in accepted if report.report.status != state["status"]]
     if not moved:
@@ -357,64 +311,3 @@ def _ended_badly(report: StatusReport, state: Document) -> retrying.Ended:
         state.get("retried") or 0,
         state.get("avoided") or 0,
     )
-
-
-def _guard(state: Document) -> Document:
-    fields = ("_id", "status", "attempt", "handed_out")
-    optional = ("sequence", "runner", "stalled_since")  # absent matches null
-    return {name: state[name] for name in fields} | {name: state.get(name) for name in optional}
-
-
-def _update(database: Database, report: StatusReport, state: Document, now: datetime) -> Document:
-    status, minor = str(report.report.status), report.values.get("minor_status")
-    changes: Document = {"status": status, "last_update": now, "lost": report.lost, "claimable": False}
-    changes |= {} if report.lost else {"last_contact": now}
-    changes |= {"quiet": True} if report.report.attempt is None else {}
-    changes["active"] = report.report.status in ACTIVE
-    if report.report.sequence is not None:
-        changes["sequence"] = report.report.sequence
-    if is_implicit_claim(_state(state), report.report):
-        changes |= {"attempt": attempt_numbers.following(database, state["attempt"]), "handed_out": True}
-    changes |= {name: report.values[name] for name in _PLAIN if report.values.get(name) is not None}
-    if report.report.runner:
-        changes["runner"] = report.report.runner
-    if minor:
-        changes["minor_status"] = minor
-    if log := report.values.get("log"):
-        changes |= {"log": log[-LOG_LIMIT:], "last_line": last_line(log)}
-    if report.report.status is MajorStatus.RUNNING and not state.get("started_at"):
-        changes["started_at"] = now
-    ended = report.report.status in FINAL
-    gone = ["stalled_since", "waits_until"] + (["claim"] if ended else [])
-    gone += [] if report.report.attempt is None else ["quiet"]
-    update: Document = {"$set": changes, "$unset": dict.fromkeys(gone, "")}
-    if (status, minor or state["minor_status"]) != (state["status"], state["minor_status"]):
-        entry = {"status": status, "minor_status": minor or state["minor_status"], "update": now}
-        update["$push"] = {"status_history": {"$each": [entry], "$slice": -HISTORY_LIMIT}}
-    _add_samples(database, report, state, update)
-    return update
-
-
-def last_line(log: str) -> str:
-    """Return what failures are grouped by."""
-    return next((line.strip() for line in reversed(log[-LOG_LIMIT:].splitlines()) if line.strip()), "")[:LINE_LIMIT]
-
-
-_PLAIN = ("batchId", "hostname", "Nevents", "cpu_max", "mem_max")
-
-
-def _add_samples(database: Database, report: StatusReport, state: Document, update: Document) -> None:
-    samples = {
-        name: {"time": update["$set"]["last_update"], "value": float(report.values[name])}
-        for name in ("cpu", "memory")
-        if report.values.get(name) is not None
-    }
-    if not samples:
-        return
-    update["$max"] = {f"{name}_peak": sample["value"] for name, sample in samples.items()}
-    if state["samples"] < LIMIT:
-        update.setdefault("$push", {}).update(samples)
-        return
-    stored = database.instances.find_one({"_id": state["_id"]}, dict.fromkeys(samples, 1)) or {}
-    for name, sample in samples.items():
-        update["$set"][name] = append_thinned(stored.get(name, []), sample)

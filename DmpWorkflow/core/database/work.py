@@ -11,6 +11,7 @@ from DmpWorkflow.core.database.claims import ClaimRequest
 from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
 from DmpWorkflow.core.database.resolution import ResolvedJob, Resolver, attributes_of
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.reports import Report
 from DmpWorkflow.utils.errors import InvalidInput
@@ -50,9 +51,9 @@ def _resolved(
     return [instance for instance in claimed if _wanted(instance) in resolved], resolved
 
 
-def _unfit(instance: Document, problem: str) -> reporting.StatusReport:
+def _unfit(instance: Document, problem: str) -> StatusReport:
     report = Report(MajorStatus.FAILED, instance["attempt"])
-    return reporting.StatusReport(
+    return StatusReport(
         instance["job"], instance["instanceId"], report, {"minor_status": "InvalidDefinition", "log": problem}
     )
 

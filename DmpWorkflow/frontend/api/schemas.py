@@ -17,7 +17,7 @@ from DmpWorkflow.core.database import audit_search, data_catalogue
 from DmpWorkflow.core.database.creation import MOST_AT_ONCE
 from DmpWorkflow.core.database.instance_search import InstanceFilter, statuses
 from DmpWorkflow.core.database.job_search import JobFilter
-from DmpWorkflow.core.database.reporting import LOG_LIMIT
+from DmpWorkflow.core.database.status_report import LOG_LIMIT
 from DmpWorkflow.core.retries import MOST_RETRIES
 from DmpWorkflow.core.roles import split_role
 from DmpWorkflow.utils.errors import InvalidInput

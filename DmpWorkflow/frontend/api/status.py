@@ -10,8 +10,8 @@ from flask import Blueprint, current_app, request
 from DmpWorkflow.core.batch_id import normalise_batch_id
 from DmpWorkflow.core.database import jobs, listing, reporting
 from DmpWorkflow.core.database.connection import Document
-from DmpWorkflow.core.database.reporting import StatusReport
 from DmpWorkflow.core.database.rollback import roll_back
+from DmpWorkflow.core.database.status_report import StatusReport
 from DmpWorkflow.core.lifecycle import MajorStatus
 from DmpWorkflow.core.literals import dictionary
 from DmpWorkflow.core.reports import Outcome, Report, StaleAttempt
