@@ -9,6 +9,7 @@ from typing import Any
 
 from DmpWorkflow.backend import agent, work_files
 from DmpWorkflow.backend.commands import Commands
+from DmpWorkflow.backend.cycle import Limits
 from DmpWorkflow.backend.journal import Journal
 from DmpWorkflow.backend.local import LocalBackend
 from DmpWorkflow.backend.registry import make_backend
@@ -54,4 +55,4 @@ if __name__ == "__main__":
     if sys.argv[2] != "nowhere":
         arm(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     with Client(settings.server.url, settings.server.token, patience=settings.server.patience) as client:
-        agent.run_cycle(settings, client, backend, agent.Limits(5), "".join(sys.argv[5:]))
+        agent.run_cycle(settings, client, backend, Limits(5), "".join(sys.argv[5:]))

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from DmpWorkflow.backend import agent
+from DmpWorkflow.backend.cycle import CycleResult, Limits
 from DmpWorkflow.backend.local import LocalBackend
 from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.client import Client
@@ -98,10 +99,10 @@ class Site:
         assert isinstance(self.backend, LocalBackend)
         return self.backend
 
-    def cycle(self, chunk: int = 100, in_system: int | None = None, pending: int | None = None) -> agent.CycleResult:
+    def cycle(self, chunk: int = 100, in_system: int | None = None, pending: int | None = None) -> CycleResult:
         """Run one cycle of the agent."""
         return agent.run_cycle(
-            self.settings, self.client, self.backend, agent.Limits(chunk, in_system, pending), self.python
+            self.settings, self.client, self.backend, Limits(chunk, in_system, pending), self.python
         )
 
     def crash(self, point: str, when: str, number: int) -> bool:

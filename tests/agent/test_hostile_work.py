@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from DmpWorkflow.backend import agent, journal, work_files
+from DmpWorkflow.backend.cycle import Limits
 from DmpWorkflow.backend.environment import make_folder
 from DmpWorkflow.backend.interface import AttemptKey
 from DmpWorkflow.backend.local import LocalBackend
@@ -130,7 +131,7 @@ def test_keys_of_a_hostile_server_become_no_names_of_files(
     backend = LocalBackend.from_settings(settings)
     server: Any = HostileServer(**instance)
     with pytest.raises(Unavailable, match="hands out what is no work") as refused:
-        agent.run_cycle(settings, server, backend)
+        agent.run_cycle(settings, server, backend, Limits())
     assert str(refused.value).isprintable()
     made = [name for name in everything(tmp_path) if not name.startswith(("work/.agent", "work/.local"))]
     assert made == ["work"]

@@ -9,6 +9,7 @@ import click
 
 import DmpWorkflow
 from DmpWorkflow.backend import agent, outside_watchdog, site_check
+from DmpWorkflow.backend.cycle import Limits
 from DmpWorkflow.backend.interface import Backend
 from DmpWorkflow.backend.registry import make_backend
 from DmpWorkflow.client import Client
@@ -98,7 +99,7 @@ def fetch(
     if local:
         settings = replace(settings, site=replace(settings.site, hpc_system="local"))
     backend = make_backend(settings.site.hpc_system, settings)
-    limits = agent.Limits.of_site(settings.site, chunk, most)
+    limits = Limits.of_site(settings.site, chunk, most)
     if dry:
         return _dry_run(context, limits, backend, skip)
     if loop is not None:
@@ -106,12 +107,12 @@ def fetch(
     result = agent.run_cycle(settings, context.client(), backend, limits, pythonbin)
     for problem in result.problems:
         complain("warning", problem)
-    context.say(agent.summary(result))
+    context.say(result.in_words())
     context.give(asdict(result))
     return None
 
 
-def _dry_run(context: Context, limits: agent.Limits, backend: Backend, skip: bool) -> None:
+def _dry_run(context: Context, limits: Limits, backend: Backend, skip: bool) -> None:
     """Say what a cycle would take; nothing is claimed, since a claim is a promise."""
     site = context.settings.site
     with context.client() as client:
@@ -137,8 +138,8 @@ def update_alive(context: Context) -> None:
     """Reconcile once with the batch system: deliver, adopt, cancel, conclude what vanished; take nothing new."""
     settings = context.settings
     backend = make_backend(settings.site.hpc_system, settings)
-    result = agent.run_cycle(settings, context.client(), backend, agent.Limits(chunk=0))
-    context.say(agent.summary(result))
+    result = agent.run_cycle(settings, context.client(), backend, Limits(chunk=0))
+    context.say(result.in_words())
     context.give(asdict(result))
 
 
