@@ -11,12 +11,14 @@ from bson import ObjectId
 from DmpWorkflow.core.database import clock, snapshots
 from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
-from DmpWorkflow.core.lifecycle import ACTIVE, FINAL, MajorStatus
+from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 
 NOTED = 10  # contacts in the time after which silence counts: each is a write for each instance that is held
 USUAL_PATIENCE = timedelta(hours=1)
 MOST_SPANS = 200  # of numbers in a row that are asked for as such
-ACTIVE_WORDS = sorted(ACTIVE)
+ANSWERED_FIELDS = dict.fromkeys(
+    ("job", "instanceId", "status", "attempt", "handed_out", "active", "kill", "lost", "last_contact"), 1
+)
 
 
 class Answer(StrEnum):
@@ -97,21 +99,43 @@ def _answers(
     now: datetime,
     note_after: timedelta,
 ) -> list[tuple[Answer, Held]]:
-    """Answer for what is held with this number of attempt; the database counts those that only have to go on."""
-    held: Document = {"$or": _filters(numbers), "site": site}
-    found = _state(database, held, attempt, now - note_after)
-    if found["stale"]:
-        alive = {"attempt": attempt, "handed_out": True, "status": {"$in": ACTIVE_WORDS}}
-        contact = {"$set": {"last_contact": now}, "$unset": {"stalled_since": ""}}
-        database.instances.update_many(held | alive, contact)
+    """Answer for what is held with this number of attempt; the database tells of those only that may not just go on.
+
+    Agents beat often, and hold many: a contact is noted, which is a write for each, after ``note_after``.
+    """
+    unknown = _unknown(database, site, numbers)
     answers: dict[tuple[Answer, ObjectId], list[int]] = {}
-    for state in found["others"]:
-        if (answer := _answer(state, attempt)) is not Answer.GO_ON:
-            answers.setdefault((answer, state["job"]), []).append(state["instanceId"])
-    if found["known"] < sum(map(len, numbers.values())):
-        for job, unknown in _unknown(database, held, numbers).items():
-            answers[Answer.UNKNOWN, job] = unknown
+    known = {job: left for job, ids in numbers.items() if (left := ids - unknown.get(job, set()))}
+    if known:
+        held = {"$or": _filters(known)}
+        current = {"attempt": attempt, "active": True}
+        fine = current | {"kill": {"$ne": True}, "last_contact": {"$gt": now - note_after}}
+        others = list(database.instances.find(held | {"$nor": [fine]}, ANSWERED_FIELDS))
+        for state in others:
+            if (answer := _answer(state, attempt)) is not Answer.GO_ON:
+                answers.setdefault((answer, state["job"]), []).append(state["instanceId"])
+        if any(_is_silent(state, attempt, now - note_after) for state in others):
+            contact = {"$set": {"last_contact": now}, "$unset": {"stalled_since": ""}}
+            database.instances.update_many(held | current, contact)
+    answers |= {(Answer.UNKNOWN, job): list(ids) for job, ids in unknown.items()}
     return [(answer, Held(job, attempt, sorted(ids))) for (answer, job), ids in answers.items()]
+
+
+def _unknown(database: Database, site: str, numbers: dict[ObjectId, set[int]]) -> dict[ObjectId, set[int]]:
+    """Return what there is not at this site: a job's instances are all at its site, and numbered without gaps."""
+    here = {"_id": {"$in": list(numbers)}, "execution_site": site}
+    last = {job["_id"]: job["allotted"] for job in database.jobs.find(here, {"allotted": 1})}
+    return {
+        job: {number for number in ids if not 1 <= number <= last.get(job, 0)}
+        for job, ids in numbers.items()
+        if min(ids) < 1 or max(ids) > last.get(job, 0)
+    }
+
+
+def _is_silent(state: Document, attempt: int, since: datetime) -> bool:
+    """Say whether nothing was heard of the current attempt since then."""
+    is_current = state["attempt"] == attempt and state.get("active")
+    return bool(is_current and not (state.get("last_contact") and state["last_contact"] > since))
 
 
 def _filters(numbers: dict[ObjectId, set[int]]) -> list[Document]:
@@ -130,39 +154,6 @@ def _spans(numbers: set[int]) -> list[Document]:
         for _, run in itertools.groupby(enumerate(sorted(numbers)), key=lambda item: item[1] - item[0])
     ]
     return [{"$gte": run[0], "$lte": run[-1]} for run in runs]
-
-
-def _state(database: Database, held: Document, attempt: int, before: datetime) -> Document:
-    """Return of what is held how many are ``known``, how many ``stale``, and the ``others`` that may not just go on.
-
-    Last heard of ``before`` then, one is stale, and this contact worth noting: agents beat often, and hold many.
-    """
-    goes_on = {
-        "$and": [
-            {"$eq": ["$attempt", attempt]},
-            {"$eq": ["$handed_out", True]},
-            {"$in": ["$status", ACTIVE_WORDS]},
-        ]
-    }
-    other = {"job": "$job", "instanceId": "$instanceId", "status": "$status", "attempt": "$attempt"}
-    other |= {"handed_out": "$handed_out", "kill": "$kill", "lost": "$lost"}
-    stale = {"$and": [goes_on, {"$lte": ["$last_contact", before]}]}  # also one that is missing
-    quiet = {"$and": [goes_on, {"$ne": ["$kill", True]}]}
-    summed = {
-        "_id": None,
-        "known": {"$sum": 1},
-        "stale": {"$sum": {"$cond": [stale, 1, 0]}},
-        "others": {"$push": {"$cond": [quiet, "$$REMOVE", other]}},
-    }
-    rows = list(database.instances.aggregate([{"$match": held}, {"$group": summed}]))
-    return rows[0] if rows else {"known": 0, "stale": 0, "others": []}
-
-
-def _unknown(database: Database, held: Document, numbers: dict[ObjectId, set[int]]) -> dict[ObjectId, list[int]]:
-    missing = {job: set(ids) for job, ids in numbers.items()}
-    for found in database.instances.find(held, {"job": 1, "instanceId": 1}):
-        missing[found["job"]].discard(found["instanceId"])
-    return {job: list(ids) for job, ids in missing.items() if ids}
 
 
 def _remember(database: Database, beat: Document, site: str, now: datetime) -> None:
