@@ -99,6 +99,28 @@ def test_a_repeated_request_does_not_take_what_was_rolled_back(database: Databas
     assert numbers(claims.claim(database, request("r1", 2))) == [1]
 
 
+def test_what_is_lost_between_two_rounds_of_a_claim_is_not_handed_out(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_with(database, 8)
+    take, rounds = claims._take, iter(range(10))
+
+    def take_beside_others(*arguments: Any) -> None:
+        number = next(rounds)
+        if number == 0:  # another agent is faster with one, so that there is a second round
+            database.instances.update_one({"job": job, "instanceId": 2}, {"$set": {"claimable": False}})
+        elif number == 1:
+            roll_back(database, job, [1])
+        take(*arguments)
+
+    monkeypatch.setattr(claims, "_take", take_beside_others)
+    got = claims.claim(database, request("r1", 2))
+    handed_out = [(found["instanceId"], found["attempt"]) for found in got]
+    assert len(handed_out) == len({number for number, _ in handed_out}) == 2
+    again = claims.claim(database, request("r1", 2))
+    assert [(found["instanceId"], found["attempt"]) for found in again] == handed_out
+
+
 def test_a_late_submitted_wins_over_a_claim_that_is_under_way(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ def test_hot_queries_use_their_index_and_look_at_no_more_than_they_return(databa
     )
     assert claim == ("claim_order", 5, 5)
     assert plan(database, instances, claims._over()) == ("waits", 0, 0)
+    assert plan(database, instances, jobs.busy(job))[2] <= 2 * 8  # of one that runs and seven that are claimed
     one = {"job": job, "instanceId": {"$in": [7, 8]}}
     assert plan(database, instances, one)[2] == 2
     by_number = [("instanceId", 1)]

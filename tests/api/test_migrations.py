@@ -166,6 +166,22 @@ def test_a_migration_that_is_killed_anywhere_is_repeated(
     assert old.instances.count_documents({"last_line": {"$exists": True}}) == 2
 
 
+@pytest.mark.parametrize("old", [SECOND], ids=["2"], indirect=True)
+def test_what_an_old_server_did_after_an_interruption_counts(old: Database) -> None:
+    """Nobody should start one then, but who does so loses nothing."""
+    migrations._join_leases_and_pauses(old, lambda _: None)
+    later = clock.now() + timedelta(days=3)
+    lease = {"claim": {"request": "r", "agent": "a", "expires": later}, "handed_out": True}
+    old.instances.update_one({"instanceId": 6, "claim": {"$exists": True}}, {"$set": lease})
+    ended = {"status": "Done", "claimable": False}
+    job = (old.instances.find_one({"claim.expires": later}) or {})["job"]
+    old.instances.update_one({"job": job, "instanceId": 7}, {"$set": ended, "$unset": {"not_before": ""}})
+    assert migrations.migrate(old) == [3]
+    found = {one["instanceId"]: one for one in old.instances.find({"job": job})}
+    assert found[6]["waits_until"] == later.replace(microsecond=later.microsecond // 1000 * 1000)
+    assert "waits_until" not in found[7]
+
+
 def test_of_two_at_once_one_migrates(old: Database) -> None:
     begun, go_on = threading.Event(), threading.Event()
 

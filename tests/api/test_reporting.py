@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from DmpWorkflow.core.database import claims, clock, counts, creation, jobs
 from DmpWorkflow.core.database.connection import Database
+from DmpWorkflow.core.database.mongod import EmbeddedMongod
 from DmpWorkflow.core.database.reporting import apply_report, apply_reports
 from DmpWorkflow.core.database.rollback import roll_back
 from DmpWorkflow.core.database.status_report import HISTORY_LIMIT, LOG_LIMIT, StatusReport
@@ -115,6 +118,37 @@ def test_a_second_runner_of_the_attempt_may_not_start(database: Database) -> Non
     assert apply_report(database, first) is Outcome.REPEATED
     with pytest.raises(StaleAttempt):
         apply_report(database, StatusReport(job, 1, Report(MajorStatus.RUNNING, 1, 1, "runner2")))
+
+
+class Updates(CommandListener):
+    """The updates that are sent to the database."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name == "update":
+            self.sent.append(dict(event.command))
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+def test_every_write_of_a_report_is_repeated_by_the_driver_if_the_connection_breaks(
+    database: Database, mongod: EmbeddedMongod
+) -> None:
+    job = make_job(database, 3)
+    claim_all(database)
+    updates = Updates()
+    client: MongoClient[dict[str, Any]] = MongoClient(mongod.uri, tz_aware=True, event_listeners=[updates])
+    watched = Database(mongod.uri, database.name, client)
+    for minor in ("Starting", "Working"):  # the second time no status changes, so that there is no transaction
+        reports = [report(job, number, MajorStatus.RUNNING, None, minor_status=minor) for number in (1, 2, 3)]
+        assert apply_reports(watched, reports) == [Outcome.APPLY] * 3
+    watched.close()
+    written = [command for command in updates.sent if command["update"] == "job_instance"]
+    assert len(written) == 2 and all("txnNumber" in command for command in written)
 
 
 def test_a_late_submitted_is_good_until_the_next_claim(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,8 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
     record, is_new = _record(database, request, candidates)
     if record["expires"] > clock.now():
         _take(database, request, record["expires"], record["candidates"])
-    claimed = _claimed(database, request, record["candidates"])
+    tried = list(record["candidates"])
+    claimed = _claimed(database, request, tried)
     rounds = ROUNDS if is_new else 0  # who repeats a request gets no others than the first time
     while rounds and candidates and len(claimed) < request.limit:
         rounds -= 1
@@ -51,7 +52,8 @@ def claim(database: Database, request: ClaimRequest) -> list[Document]:
         note = {"$push": {"candidates": {"$each": candidates}}}
         database.claims.update_one({"_id": request.request_id}, note)
         _take(database, request, record["expires"], candidates)
-        claimed += _claimed(database, request, candidates)
+        tried += candidates
+        claimed = _claimed(database, request, tried)  # all, since some may be lost meanwhile
     return claimed
 
 

@@ -157,7 +157,8 @@ def _for_audit(job: Document) -> Document:
 
 def busy(job: ObjectId) -> Document:
     """Return a query for the instances of ``job`` that an agent has, or is about to take."""
-    return {"job": job, "$or": [{"status": {"$in": sorted(ACTIVE)}}, {"claim": {"$exists": True}}]}
+    leased = {"claim": {"$exists": True}, "waits_until": {"$exists": True}}  # the latter has an index
+    return {"job": job, "$or": [{"status": {"$in": sorted(ACTIVE)}}, leased]}
 
 
 def check_open(database: Database, job: ObjectId, session: ClientSession | None = None) -> Document:

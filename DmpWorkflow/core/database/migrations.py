@@ -81,10 +81,10 @@ def _join_leases_and_pauses(database: Database, step: Progress) -> None:
     """What waits for some time says until when in one field; fewer indexes, since each costs every report."""
     for name in ("under_way", "silence", "leases", "pauses", "claims"):
         _drop_index(database.instances, name)
-    until: Document = {"$ifNull": ["$claim.expires", {"$ifNull": ["$not_before", "$$REMOVE"]}]}
-    waits = {
-        "waits_until": {"$ifNull": ["$waits_until", {"$cond": [{"$eq": ["$status", "New"]}, until, "$$REMOVE"]}]}
-    }
+    # The old names first: should an old server have worked on after an interruption, what they tell is newer.
+    done_before: Document = {"$ifNull": ["$waits_until", "$$REMOVE"]}
+    until: Document = {"$ifNull": ["$claim.expires", {"$ifNull": ["$not_before", done_before]}]}
+    waits = {"waits_until": {"$cond": [{"$eq": ["$status", "New"]}, until, "$$REMOVE"]}}
     _update_instances(database, [{"$set": waits}, {"$unset": ["claim.expires", "not_before"]}], step)
 
 

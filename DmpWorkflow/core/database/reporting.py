@@ -209,10 +209,11 @@ def _write(database: Database, accepted: Sequence[tuple[StatusReport, Document]]
         return True
     now = clock.now()
     updates = [(guard_of(state), update_of(database, report, state, now)) for report, state in accepted]
-    writes = alike.statements(updates, own="batchId")
     moved = [(report, state) for report, state in accepted if report.report.status != state["status"]]
-    if not moved:
-        return database.instances.bulk_write(writes, ordered=False).matched_count == len(updates)
+    if not moved:  # one by one, which the driver repeats if the connection breaks; a transaction repeats all
+        single = [UpdateOne(*one) for one in updates]
+        return database.instances.bulk_write(single, ordered=False).matched_count == len(updates)
+    writes = alike.statements(updates, own="batchId")
     try:
         database.transaction(lambda session: _write_all(database, writes, len(updates), moved, session))
     except _ChangedMeanwhileError:
