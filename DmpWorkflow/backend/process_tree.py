@@ -70,10 +70,19 @@ class ProcessTree:
 
     def members(self) -> list[psutil.Process]:
         """Return the living processes of the tree; ended ones that nobody can wait for but us are waited for."""
-        ended = [process for process in self._all() if _is_zombie(process)]
+        return [process for process in self._after_reaping() if not _is_zombie(process)]
+
+    def _after_reaping(self) -> list[psutil.Process]:
+        """Return the tree as ``_all``, once those that ended are waited for.
+
+        Each look reads what the system tells of all its processes: there is a second one only if something ended,
+        which may have left children that the first one did not see.
+        """
+        processes = self._all()
+        ended = [process for process in processes if _is_zombie(process)]
         for process in ended:
             self._reap(process)
-        return [process for process in self._all() if not _is_zombie(process)]
+        return self._all() if ended else processes
 
     def _all(self) -> list[psutil.Process]:
         """Return the tree, parents before children, with those that ended and still wait for their parents."""
@@ -107,8 +116,7 @@ class ProcessTree:
 
         The time of one that did may be missing; it is never counted twice, since parents are read first.
         """
-        self.members()
-        processes = self._all()
+        processes = self._after_reaping()
         cpu, memory, complete = _waited_for() - self._waited_before, 0.0, True
         for process in processes:
             try:
