@@ -93,9 +93,11 @@ configure() {
     qconf -ss 2>/dev/null | grep -qx "$host" || qconf -as "$host" >/dev/null
     local folder
     folder=$(mktemp -d)
-    # no login shells: what is in root's profile is no business of these tests, and may take long
+    # No login shells: what is in root's profile is no business of these tests, and may take long. The shepherd itself
+    # instead of Debian's wrapper, which asks the C preprocessor twice for each job what machine this is.
     SGE_SINGLE_LINE=1 qconf -sconf global | sed -e 's/^min_uid .*/min_uid 0/' -e 's/^min_gid .*/min_gid 0/' \
-        -e 's/^login_shells .*/login_shells none/' -e 's/^load_report_time .*/load_report_time 00:00:05/' -e 's#^mailer .*#mailer /bin/true#' \
+        -e 's/^login_shells .*/login_shells none/' -e "s#^shepherd_cmd .*#shepherd_cmd $lib/sge_shepherd#" \
+        -e 's/^load_report_time .*/load_report_time 00:00:05/' -e 's#^mailer .*#mailer /bin/true#' \
         -e 's/^reporting_params .*/reporting_params accounting=true reporting=false flush_time=00:00:01 accounting_flush_time=00:00:00 joblog=false sharelog=00:00:00/' \
         > "$folder/global"
     qconf -Mconf "$folder/global" >/dev/null
