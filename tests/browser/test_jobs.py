@@ -112,6 +112,24 @@ def test_the_log_can_be_searched_by_its_words(page: Page, served: Served, filled
     expect(rows(page)).to_have_count(50)
 
 
+def test_a_search_wins_over_a_refresh_that_is_under_way(page: Page, served: Served, filled: dict[str, str]) -> None:
+    """Or the older answer would come later, and stay: each refresh asks for what was shown before."""
+    address = f"{served.url}/jobs/{filled['photon-1TeV']}?status=Done"
+    page.clock.install()
+    page.goto(address)
+    expect(rows(page)).to_have_count(50)
+    page.route(address, lambda _: None)  # it is not answered
+    with page.expect_request(address):
+        page.clock.fast_forward(6000)
+    with page.expect_event("requestfailed") as given_up:
+        page.get_by_label("In the log").fill("no such words")
+        page.clock.fast_forward(400)
+    assert given_up.value.url == address
+    expect(page.get_by_text("No instance matches.")).to_be_visible()
+    with page.expect_request(lambda request: "text=no" in request.url):
+        page.clock.fast_forward(6000)
+
+
 def test_what_is_on_the_screen_refreshes(page: Page, served: Served, job: dict[str, Any]) -> None:
     page.clock.install()
     page.goto(f"{served.url}/jobs/{job['slug']}")
