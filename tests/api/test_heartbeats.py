@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from bson import ObjectId
 
-from DmpWorkflow.core.database import claims, creation, data_catalogue, heartbeats, jobs
+from DmpWorkflow.core.database import claims, creation, data_catalogue, heartbeats, jobs, reaper
 from DmpWorkflow.core.database.connection import Database
 from DmpWorkflow.core.database.heartbeats import Answer, Held
 from DmpWorkflow.core.database.reporting import apply_report
@@ -66,6 +66,34 @@ def test_a_contact_is_noted_some_times_before_silence_counts(database: Database,
         heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], timedelta(hours=1))
         noted.append((database.instances.find_one({"job": job}) or {})["last_contact"])
     assert len(set(noted)) == 11  # of the report, and of ten beats
+
+
+def test_what_a_removal_that_died_took_away_is_unknown(database: Database) -> None:
+    job = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>"))["_id"]
+    creation.create_instances(database, job, 4)
+    database.jobs.update_one({"_id": job}, {"$set": {"removing": True}})
+    database.instances.delete_many({"job": job, "instanceId": {"$lte": 2}})
+    assert _told(database, "local", [Held(job, 1, [1, 2, 3, 4])]) == [
+        (Answer.CANCEL, job, 1, 3),
+        (Answer.CANCEL, job, 1, 4),
+        (Answer.UNKNOWN, job, 1, 1),
+        (Answer.UNKNOWN, job, 1, 2),
+    ]
+
+
+def test_what_an_agent_holds_is_not_lost_however_little_silence_its_job_bears(database: Database, wait: Pass) -> None:
+    job = jobs.submit(database, jobs.NewJob("sim", "User", "local", "<Jobs/>", lost_after=300))["_id"]
+    creation.create_instances(database, job, 1)
+    claims.claim(database, claims.ClaimRequest("local", "a", "r1", 1, timedelta(minutes=5)))
+    apply_report(database, StatusReport(job, 1, Report(MajorStatus.SUBMITTED, 1, 0)))
+    for _ in range(15):
+        wait(timedelta(minutes=1))
+        heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], timedelta(hours=1))
+        assert reaper.reap(database, reaper.Patience()) == reaper.Reaped(0, 0)
+    wait(timedelta(minutes=4))
+    assert reaper.reap(database, reaper.Patience()) == reaper.Reaped(1, 0)
+    heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], timedelta(hours=1))
+    assert "stalled_since" not in (database.instances.find_one({"job": job}) or {})
 
 
 def test_an_agent_that_cannot_ask_its_batch_system_still_holds_what_it_held(database: Database) -> None:

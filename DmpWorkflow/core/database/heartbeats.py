@@ -17,7 +17,19 @@ NOTED = 10  # contacts in the time after which silence counts: each is a write f
 USUAL_PATIENCE = timedelta(hours=1)
 MOST_SPANS = 200  # of numbers in a row that are asked for as such
 ANSWERED_FIELDS = dict.fromkeys(
-    ("job", "instanceId", "status", "attempt", "handed_out", "active", "kill", "lost", "last_contact"), 1
+    (
+        "job",
+        "instanceId",
+        "status",
+        "attempt",
+        "handed_out",
+        "active",
+        "kill",
+        "lost",
+        "last_contact",
+        "stalled_since",
+    ),
+    1,
 )
 
 
@@ -79,7 +91,7 @@ def agent_beat(
     return [
         answer
         for attempt in sorted({held.attempt for held in held_now})
-        for answer in _answers(database, site, attempt, _numbers(held_now, attempt), now, stalled_after / NOTED)
+        for answer in _answers(database, site, attempt, _numbers(held_now, attempt), now, stalled_after)
     ]
 
 
@@ -97,45 +109,60 @@ def _answers(
     attempt: int,
     numbers: dict[ObjectId, set[int]],
     now: datetime,
-    note_after: timedelta,
+    patience: timedelta,
 ) -> list[tuple[Answer, Held]]:
     """Answer for what is held with this number of attempt; the database tells of those only that may not just go on.
 
-    Agents beat often, and hold many: a contact is noted, which is a write for each, after ``note_after``.
+    Agents beat often, and hold many: a contact is noted, which is a write for each, NOTED times in ``patience``, or
+    in that of a job that bears less silence.
     """
-    unknown = _unknown(database, site, numbers)
+    fields = {"allotted": 1, "lost_after": 1, "removing": 1, "creations": 1}
+    here = {
+        job["_id"]: job for job in database.jobs.find({"_id": {"$in": list(numbers)}, "execution_site": site}, fields)
+    }
+    since = now - min([patience, *(_patience(job) for job in here.values())]) / NOTED
+    unknown = {job: gone for job, ids in numbers.items() if (gone := _unknown(database, here.get(job), ids))}
     answers: dict[tuple[Answer, ObjectId], list[int]] = {}
     known = {job: left for job, ids in numbers.items() if (left := ids - unknown.get(job, set()))}
     if known:
         held = {"$or": _filters(known)}
         current = {"attempt": attempt, "active": True}
-        fine = current | {"kill": {"$ne": True}, "last_contact": {"$gt": now - note_after}}
+        fine = current | {"kill": {"$ne": True}, "stalled_since": None, "last_contact": {"$gt": since}}
         others = list(database.instances.find(held | {"$nor": [fine]}, ANSWERED_FIELDS))
         for state in others:
             if (answer := _answer(state, attempt)) is not Answer.GO_ON:
                 answers.setdefault((answer, state["job"]), []).append(state["instanceId"])
-        if any(_is_silent(state, attempt, now - note_after) for state in others):
+        if any(_is_silent(state, attempt, since) for state in others):
             contact = {"$set": {"last_contact": now}, "$unset": {"stalled_since": ""}}
             database.instances.update_many(held | current, contact)
     answers |= {(Answer.UNKNOWN, job): list(ids) for job, ids in unknown.items()}
     return [(answer, Held(job, attempt, sorted(ids))) for (answer, job), ids in answers.items()]
 
 
-def _unknown(database: Database, site: str, numbers: dict[ObjectId, set[int]]) -> dict[ObjectId, set[int]]:
-    """Return what there is not at this site: a job's instances are all at its site, and numbered without gaps."""
-    here = {"_id": {"$in": list(numbers)}, "execution_site": site}
-    last = {job["_id"]: job["allotted"] for job in database.jobs.find(here, {"allotted": 1})}
-    return {
-        job: {number for number in ids if not 1 <= number <= last.get(job, 0)}
-        for job, ids in numbers.items()
-        if min(ids) < 1 or max(ids) > last.get(job, 0)
-    }
+def _patience(job: Document) -> timedelta:
+    """Return after how much silence an instance of the job is stalled, if it has a time of its own."""
+    return timedelta(seconds=job["lost_after"]) / 2 if job.get("lost_after") else timedelta.max
+
+
+def _unknown(database: Database, job: Document | None, numbers: set[int]) -> set[int]:
+    """Return those instances that there are not; None is a job that is not at this site.
+
+    A job has all its numbers, unless they are just being made or removed, perhaps by a process that died.
+    """
+    if job is None:
+        return numbers
+    if not (job.get("removing") or job["creations"]):
+        return {number for number in numbers if not 1 <= number <= job["allotted"]}
+    wanted = {"job": job["_id"], "instanceId": {"$in": list(numbers)}}
+    return numbers - {found["instanceId"] for found in database.instances.find(wanted, {"instanceId": 1})}
 
 
 def _is_silent(state: Document, attempt: int, since: datetime) -> bool:
-    """Say whether nothing was heard of the current attempt since then."""
-    is_current = state["attempt"] == attempt and state.get("active")
-    return bool(is_current and not (state.get("last_contact") and state["last_contact"] > since))
+    """Say whether nothing was heard of the current attempt since then, or it is taken for stalled."""
+    if state["attempt"] != attempt or not state.get("active"):
+        return False
+    heard_of = state.get("last_contact")
+    return heard_of is None or heard_of <= since or state.get("stalled_since") is not None
 
 
 def _filters(numbers: dict[ObjectId, set[int]]) -> list[Document]:

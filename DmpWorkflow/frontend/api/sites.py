@@ -10,6 +10,7 @@ from flask import Blueprint, current_app, request
 from DmpWorkflow.core.database import attempts, claims, counts, data_catalogue, heartbeats, listing, snapshots, work
 from DmpWorkflow.core.database.claims import ClaimRequest
 from DmpWorkflow.core.lifecycle import MajorStatus
+from DmpWorkflow.frontend import housekeeping
 from DmpWorkflow.frontend.access import Right, check_site, database, own_site, principal, requires, signing_key
 from DmpWorkflow.frontend.api import schemas
 from DmpWorkflow.frontend.parameters import parse
@@ -85,7 +86,7 @@ def agent_heartbeat() -> dict[str, Any]:
     check_site(given.site)
     beat = given.model_dump(include={"agent", "hostname", "version", "problem"})
     holds = None if given.holds is None else [_held(hold) for hold in given.holds]
-    stalled_after = timedelta(seconds=current_app.config["DAMPE_SETTINGS"].server.stalled_after_seconds)
+    stalled_after, _ = housekeeping.patience(current_app.config["DAMPE_SETTINGS"].server).times(False, None)
     answers = heartbeats.agent_beat(database(), beat, given.site, holds, stalled_after)
     snapshots.take_when_due(database(), current_app.extensions["dampe_clockwork"])
     return {"result": "ok", "answers": [_answered(answer, held) for answer, held in answers]}
