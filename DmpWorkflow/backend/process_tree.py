@@ -70,7 +70,12 @@ class ProcessTree:
 
     def members(self) -> list[psutil.Process]:
         """Return the living processes of the tree; ended ones that nobody can wait for but us are waited for."""
-        return [process for process in self._after_reaping() if not _is_zombie(process)]
+        for _ in range(SNAPSHOTS):
+            processes = self._after_reaping()
+            living = [process for process in processes if not _is_zombie(process)]
+            if living or not processes:
+                break  # else all that were seen have ended since, and may have started what was not seen
+        return living
 
     def _after_reaping(self) -> list[psutil.Process]:
         """Return the tree as ``_all``, once those that ended are waited for.

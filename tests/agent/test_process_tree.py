@@ -142,6 +142,41 @@ child.stdout.close()
     assert told == {"many": True, "left": []}
 
 
+LOOK_AND_LET_IT_FORK = """
+inside, gate = os.pipe()
+child = subprocess.Popen(
+    ["bash", "-c", "read; setsid sleep 600 & echo $!"], stdin=inside, stdout=subprocess.PIPE, text=True,
+    start_new_session=True,
+)
+look, forked = tree._after_reaping, []
+
+def look_and_let_it_fork():
+    seen = look()
+    if not forked:
+        os.write(gate, b"go on" + bytes([10]))
+        forked.append(int(child.stdout.readline()))
+        while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+            pass
+    return seen
+
+tree._after_reaping = look_and_let_it_fork
+"""
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_what_was_started_while_one_looked_is_stopped_though_its_parent_has_ended(is_root: bool) -> None:
+    told = in_own_process(
+        LOOK_AND_LET_IT_FORK
+        + f"""
+tree.root = child.pid if {is_root} else None
+tree.stop(30)
+tell(left=psutil.pid_exists(forked[0]))
+child.stdout.close()
+"""
+    )
+    assert told == {"left": False}
+
+
 def test_term_comes_once_and_lets_a_program_finish() -> None:
     told = in_own_process("""
 child = start("trap 'echo term; sleep 0.3; exit 3' TERM; echo up; while :; do sleep 0.01; done")
