@@ -63,7 +63,7 @@ def test_a_contact_is_noted_some_times_before_silence_counts(database: Database,
     noted = []
     for _ in range(60):
         wait(timedelta(minutes=1))
-        heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], timedelta(hours=1))
+        heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], reaper.Patience())
         noted.append((database.instances.find_one({"job": job}) or {})["last_contact"])
     assert len(set(noted)) == 11  # of the report, and of ten beats
 
@@ -88,11 +88,11 @@ def test_what_an_agent_holds_is_not_lost_however_little_silence_its_job_bears(da
     apply_report(database, StatusReport(job, 1, Report(MajorStatus.SUBMITTED, 1, 0)))
     for _ in range(15):
         wait(timedelta(minutes=1))
-        heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], timedelta(hours=1))
+        heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], reaper.Patience())
         assert reaper.reap(database, reaper.Patience()) == reaper.Reaped(0, 0)
     wait(timedelta(minutes=4))
     assert reaper.reap(database, reaper.Patience()) == reaper.Reaped(1, 0)
-    heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], timedelta(hours=1))
+    heartbeats.agent_beat(database, BEAT, "local", [Held(job, 1, [1])], reaper.Patience())
     assert "stalled_since" not in (database.instances.find_one({"job": job}) or {})
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from bson import ObjectId
@@ -11,26 +11,16 @@ from bson import ObjectId
 from DmpWorkflow.core.database import clock, snapshots
 from DmpWorkflow.core.database.clock import iso
 from DmpWorkflow.core.database.connection import Database, Document
+from DmpWorkflow.core.database.reaper import Patience
 from DmpWorkflow.core.lifecycle import FINAL, MajorStatus
 
 NOTED = 10  # contacts in the time after which silence counts: each is a write for each instance that is held
-USUAL_PATIENCE = timedelta(hours=1)
+USUAL_PATIENCE = Patience()
 MOST_SPANS = 200  # of numbers in a row that are asked for as such
-ANSWERED_FIELDS = dict.fromkeys(
-    (
-        "job",
-        "instanceId",
-        "status",
-        "attempt",
-        "handed_out",
-        "active",
-        "kill",
-        "lost",
-        "last_contact",
-        "stalled_since",
-    ),
-    1,
-)
+ANSWERED_FIELDS = {
+    "job": 1, "instanceId": 1, "status": 1, "attempt": 1, "handed_out": 1, "active": 1, "kill": 1, "lost": 1,
+    "last_contact": 1, "stalled_since": 1,
+}  # fmt: skip
 
 
 class Answer(StrEnum):
@@ -73,12 +63,12 @@ def agent_beat(
     beat: Document,
     site: str,
     holds: Sequence[Held] | None,
-    stalled_after: timedelta = USUAL_PATIENCE,
+    patience: Patience = USUAL_PATIENCE,
 ) -> list[tuple[Answer, Held]]:
     """Note an agent's sign of life, also for what it holds, and return all answers but GO_ON.
 
     ``beat`` has agent, hostname, version and, if the agent complains, problem. ``holds`` is None if it does not know.
-    ``stalled_after`` is how long an instance may be silent.
+    ``patience`` is how much silence is borne, as by the reaper.
     """
     now = clock.now()
     told = beat if holds is None else beat | {"holds": sum(len(held.instances) for held in holds)}
@@ -91,7 +81,7 @@ def agent_beat(
     return [
         answer
         for attempt in sorted({held.attempt for held in held_now})
-        for answer in _answers(database, site, attempt, _numbers(held_now, attempt), now, stalled_after)
+        for answer in _answers(database, site, attempt, _numbers(held_now, attempt), now, patience)
     ]
 
 
@@ -109,18 +99,19 @@ def _answers(
     attempt: int,
     numbers: dict[ObjectId, set[int]],
     now: datetime,
-    patience: timedelta,
+    patience: Patience,
 ) -> list[tuple[Answer, Held]]:
     """Answer for what is held with this number of attempt; the database tells of those only that may not just go on.
 
-    Agents beat often, and hold many: a contact is noted, which is a write for each, NOTED times in ``patience``, or
-    in that of a job that bears less silence.
+    Agents beat often, and hold many: a contact is noted, which is a write for each, NOTED times within the
+    least silence after which one of these jobs is stalled.
     """
     fields = {"allotted": 1, "lost_after": 1, "removing": 1, "creations": 1}
     here = {
         job["_id"]: job for job in database.jobs.find({"_id": {"$in": list(numbers)}, "execution_site": site}, fields)
     }
-    since = now - min([patience, *(_patience(job) for job in here.values())]) / NOTED
+    stalling = [patience.times(False, job.get("lost_after"))[0] for job in here.values()]
+    since = now - min(stalling, default=patience.stalled) / NOTED
     unknown = {job: gone for job, ids in numbers.items() if (gone := _unknown(database, here.get(job), ids))}
     answers: dict[tuple[Answer, ObjectId], list[int]] = {}
     known = {job: left for job, ids in numbers.items() if (left := ids - unknown.get(job, set()))}
@@ -137,11 +128,6 @@ def _answers(
             database.instances.update_many(held | current, contact)
     answers |= {(Answer.UNKNOWN, job): list(ids) for job, ids in unknown.items()}
     return [(answer, Held(job, attempt, sorted(ids))) for (answer, job), ids in answers.items()]
-
-
-def _patience(job: Document) -> timedelta:
-    """Return after how much silence an instance of the job is stalled, if it has a time of its own."""
-    return timedelta(seconds=job["lost_after"]) / 2 if job.get("lost_after") else timedelta.max
 
 
 def _unknown(database: Database, job: Document | None, numbers: set[int]) -> set[int]:

@@ -86,8 +86,8 @@ def agent_heartbeat() -> dict[str, Any]:
     check_site(given.site)
     beat = given.model_dump(include={"agent", "hostname", "version", "problem"})
     holds = None if given.holds is None else [_held(hold) for hold in given.holds]
-    stalled_after, _ = housekeeping.patience(current_app.config["DAMPE_SETTINGS"].server).times(False, None)
-    answers = heartbeats.agent_beat(database(), beat, given.site, holds, stalled_after)
+    patience = housekeeping.patience(current_app.config["DAMPE_SETTINGS"].server)
+    answers = heartbeats.agent_beat(database(), beat, given.site, holds, patience)
     snapshots.take_when_due(database(), current_app.extensions["dampe_clockwork"])
     return {"result": "ok", "answers": [_answered(answer, held) for answer, held in answers]}
 
